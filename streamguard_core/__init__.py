@@ -1,0 +1,97 @@
+"""StreamGuard's core: governs the life of every token stream, from its first byte to its receipt."""
+
+__version__ = "0.1.0"
+
+from streamguard_core.accounting import NO_USAGE, UNKNOWN, Count, CountSource, Usage
+from streamguard_core.causes import Category, Cause, Party, Signal
+from streamguard_core.chunks import AnyChunk, Chunk, ChunkKind, size_of, text_of
+from streamguard_core.clock import Clock, LoopClock, SystemClock
+from streamguard_core.errors import (
+    CutOffError,
+    LedgerError,
+    ProducerError,
+    StreamGuardError,
+    TruncatedStream,
+    UsageError,
+)
+from streamguard_core.gates import CUT, HOLD, PASS, Gate, Verdict
+from streamguard_core.ledger import Ledger, MemoryLedger
+from streamguard_core.limits import Deadlines, Limits
+from streamguard_core.observers import CutOff, Flushed, Notice, Observer, Opened, Sealed
+from streamguard_core.policies import DisconnectPolicy, Rule, cancel, drain, grace
+from streamguard_core.producers import CancelEvent, Out, Producer, PullProducer, Report
+from streamguard_core.protocol import Action, Offer, StreamProtocol
+from streamguard_core.receipt import Attempt, CloseState, Instants, OpenRecord, Receipt
+from streamguard_core.scope import Governed, Scope, current_scope, use_scope
+from streamguard_core.session import StreamSession
+from streamguard_core.statistics import Statistics
+from streamguard_core.transitions import TRANSITIONS, ConsumerState, ProducerState, State
+
+__all__ = [
+    "CUT",
+    "HOLD",
+    "NO_USAGE",
+    "PASS",
+    "TRANSITIONS",
+    "UNKNOWN",
+    "Action",
+    "AnyChunk",
+    "Attempt",
+    "CancelEvent",
+    "Category",
+    "Cause",
+    "Chunk",
+    "ChunkKind",
+    "Clock",
+    "CloseState",
+    "ConsumerState",
+    "Count",
+    "CountSource",
+    "CutOff",
+    "CutOffError",
+    "Deadlines",
+    "DisconnectPolicy",
+    "Flushed",
+    "Gate",
+    "Governed",
+    "Instants",
+    "Ledger",
+    "LedgerError",
+    "Limits",
+    "LoopClock",
+    "MemoryLedger",
+    "Notice",
+    "Observer",
+    "Offer",
+    "OpenRecord",
+    "Opened",
+    "Out",
+    "Party",
+    "Producer",
+    "ProducerError",
+    "ProducerState",
+    "PullProducer",
+    "Receipt",
+    "Report",
+    "Rule",
+    "Scope",
+    "Sealed",
+    "Signal",
+    "State",
+    "Statistics",
+    "StreamGuardError",
+    "StreamProtocol",
+    "StreamSession",
+    "SystemClock",
+    "TruncatedStream",
+    "Usage",
+    "UsageError",
+    "Verdict",
+    "cancel",
+    "current_scope",
+    "drain",
+    "grace",
+    "size_of",
+    "text_of",
+    "use_scope",
+]

@@ -1,0 +1,284 @@
+"""What the asyncio and the synchronous session share: what is known about the stream, reports, the seal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, Final
+
+from streamguard_core._seal import Description, build_receipt
+from streamguard_core.accounting import Usage
+from streamguard_core.causes import Cause
+from streamguard_core.clock import Clock, SystemClock
+from streamguard_core.errors import UsageError
+from streamguard_core.gates import Gate, check_gates
+from streamguard_core.ledger import Ledger
+from streamguard_core.limits import DEFAULT_DEADLINES, Deadlines, Limits
+from streamguard_core.observers import CutOff, Observer, Observers, Opened, Sealed
+from streamguard_core.policies import DisconnectPolicy, as_policy, cancel
+from streamguard_core.producers import Drive, call_if_lazy, classify
+from streamguard_core.protocol import StreamProtocol
+from streamguard_core.receipt import Attempt, OpenRecord, Receipt
+from streamguard_core.statistics import Statistics
+
+logger = logging.getLogger("streamguard")
+
+MAX_TAGS: Final = 16
+MAX_ATTEMPTS: Final = 64
+_NO_TAGS: Final[Mapping[str, str]] = {}
+_SYSTEM_CLOCK: Final = SystemClock()
+
+
+class SessionBase:
+    """The parts of a session that need neither a loop nor a thread."""
+
+    __slots__ = (
+        "__weakref__",
+        "_about",
+        "_clock",
+        "_closers",
+        "_closing",
+        "_drive",
+        "_gates",
+        "_ledger",
+        "_observers",
+        "_open_written",
+        "_opening",
+        "_producer",
+        "_protocol",
+        "_sealed",
+    )
+
+    def __init__(
+        self,
+        producer: object | None = None,
+        *,
+        speculative_buffer_limit: int = 8,
+        max_inflight_commits: int = 16,
+        max_buffer_bytes: int = 1 << 20,
+        model: str | None = None,
+        provider: str | None = None,
+        max_tokens: int | None = None,
+        tags: Mapping[str, str] | None = None,
+        deadlines: Deadlines | None = None,
+        gates: Iterable[Gate] = (),
+        on_disconnect: DisconnectPolicy | Callable[[], DisconnectPolicy] = cancel,
+        ledger: Ledger | None = None,
+        clock: Clock | None = None,
+        observers: Iterable[Observer] = (),
+        stream_id: str | None = None,
+    ) -> None:
+        self._clock = clock or _SYSTEM_CLOCK
+        limits = _limits(speculative_buffer_limit, max_inflight_commits, max_buffer_bytes)
+        self._gates = check_gates(tuple(gates), speculative_buffer_limit) if gates else ()
+        self._protocol = StreamProtocol(
+            limits, deadlines or DEFAULT_DEADLINES, as_policy(on_disconnect), self._clock.monotonic_ns()
+        )
+        self._about = Description(
+            stream_id=stream_id or new_stream_id(),
+            opened_us=self._clock.wall_us(),
+            model=model,
+            provider=provider,
+            max_tokens=_check_max_tokens(max_tokens),
+            tags=_check_tags(tags),
+        )
+        self._ledger = ledger
+        self._observers = Observers(tuple(observers)) if observers else _NO_OBSERVERS
+        self._closers: list[Callable[[], None]] | None = None
+        self._producer: Any = None
+        self._drive: Drive | None = None
+        self._opening: Future[None] | None = None
+        self._closing: Future[None] | None = None
+        self._open_written = False
+        self._sealed: Receipt | None = None
+        if producer is not None:
+            self._set_producer(producer)
+
+    # -- what everybody may ask ------------------------------------------------------------------------
+
+    @property
+    def stream_id(self) -> str:
+        """Names the stream in receipts, logs and URLs; time-ordered (UUIDv7 layout, RFC 9562 5.7)."""
+        return self._about.stream_id
+
+    @property
+    def sealed(self) -> Receipt | None:
+        """The receipt, once it exists."""
+        return self._sealed
+
+    @property
+    def cause(self) -> Cause | None:
+        """The terminal cause, once it is fixed."""
+        signal = self._protocol.signal
+        return signal.cause if signal is not None else None
+
+    def statistics(self) -> Statistics:
+        """A frozen snapshot of the counters and states."""
+        protocol = self._protocol
+        return Statistics(
+            stream_id=self._about.stream_id,
+            state=protocol.state.value,
+            producer=protocol.producer.value,
+            consumer=protocol.consumer.value,
+            cause=self.cause,
+            produced=protocol.produced,
+            committed=protocol.committed,
+            consumed=protocol.consumed,
+            late=protocol.late,
+            buffered_bytes=protocol.buffered_bytes,
+        )
+
+    def __repr__(self) -> str:
+        """Identity and state; never content."""
+        return f"<{type(self).__name__} {self._about.stream_id} {self._protocol!r}>"
+
+    # -- Report: what producers and transports tell ----------------------------------------------------
+
+    def connected(self) -> None:
+        """The provider's connection stands."""
+        self._protocol.connected(self._clock.monotonic_ns())
+
+    def finish(self, reason: str | None = None, usage: Usage | None = None) -> None:
+        """The provider said its finish reason or its usage; may be called again with what comes later."""
+        self._protocol.provider_finished(reason, usage)
+
+    def identify(self, *, model: str | None = None, request_id: str | None = None) -> None:
+        """What the provider calls the model and this call; the response's model wins over the requested one."""
+        self._about.model = model or self._about.model
+        self._about.request_id = request_id or self._about.request_id
+
+    def attempt(self, attempt: Attempt) -> None:
+        """One finished call to a provider; the first 64 are kept."""
+        if len(self._about.attempts) < MAX_ATTEMPTS:
+            self._about.attempts += (attempt,)
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` at the cutoff, in the same step; at once when that has passed. Returns its undo."""
+        if self._protocol.close_called_ns is not None:
+            _call_closer(callback)
+            return _nothing
+        if self._closers is None:
+            self._closers = []
+        closers = self._closers
+        closers.append(callback)
+
+        def undo() -> None:
+            if callback in closers:
+                closers.remove(callback)
+
+        return undo
+
+    def _perform(self) -> None:
+        """Carry out what the protocol decided; the drivers say how."""
+        raise AssertionError("provided by the driver")
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _set_producer(self, producer: object) -> None:
+        if self._producer is not None:
+            raise UsageError("attach() was called on a session that has a producer; a stream has one producer")
+        self._producer = call_if_lazy(producer)
+        self._drive = classify(self._producer)
+
+    def _write_open(self) -> None:
+        """Begin to make the OPEN record durable: before the provider is called."""
+        if self._open_written:
+            return
+        self._open_written = True
+        if self._ledger is None and not self._observers:
+            return
+        about = self._about
+        record = OpenRecord(
+            stream_id=about.stream_id,
+            opened_us=about.opened_us,
+            model=about.model,
+            provider=about.provider,
+            max_tokens=about.max_tokens,
+            tags=about.tags,
+        )
+        if self._ledger is not None:
+            self._opening = self._ledger.append_open(record)
+        self._observers.notify(Opened(record))
+
+    def _close_transports(self) -> None:
+        """Close the provider's transports, in the same step as the cutoff (G10)."""
+        self._protocol.close_called(self._clock.monotonic_ns())
+        closers, self._closers = self._closers, None
+        for closer in closers or ():
+            _call_closer(closer)
+
+    def _notify_cutoff(self) -> None:
+        signal = self._protocol.signal
+        if self._observers and signal is not None:
+            self._observers.notify(CutOff(signal, self.statistics()))
+
+    def _build_receipt(self) -> Receipt:
+        """Seal the protocol, build the receipt, begin to make it durable. Exactly once (G11)."""
+        self._protocol.seal(self._clock.monotonic_ns())
+        self._closers = None
+        receipt = self._sealed = build_receipt(self._protocol, self._about, self._clock.wall_us())
+        self._write_open()
+        if self._ledger is not None:
+            self._closing = self._ledger.append_close(receipt)
+        self._observers.notify(Sealed(receipt))
+        return receipt
+
+
+def new_stream_id() -> str:
+    """A fresh UUIDv7-shaped id: 48 bits of milliseconds, then random bits."""
+    stamp = (time.time_ns() // 1_000_000).to_bytes(6, "big")
+    value = int.from_bytes(stamp + os.urandom(10), "big")
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def describe(error: BaseException) -> str:
+    """An error as a receipt may show it: its type, and its text only where we wrote that ourselves."""
+    from streamguard_core.errors import StreamGuardError
+
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, StreamGuardError) and str(error) else name
+
+
+def _limits(speculative: int, inflight: int, size: int) -> Limits | None:
+    """None for the defaults: they are shared."""
+    if (speculative, inflight, size) == (8, 16, 1 << 20):
+        return None
+    return Limits(
+        speculative_buffer_limit=speculative, max_inflight_commits=inflight, max_buffer_bytes=size
+    )
+
+
+def _check_max_tokens(value: int | None) -> int | None:
+    if value is not None and value < 0:
+        raise UsageError(f"max_tokens={value!r} was given; it is a whole number of tokens, or None")
+    return value
+
+
+def _check_tags(tags: Mapping[str, str] | None) -> Mapping[str, str]:
+    if not tags:
+        return _NO_TAGS
+    plain = {str(key): str(value) for key, value in tags.items()}
+    if len(plain) > MAX_TAGS:
+        raise UsageError(f"{len(plain)} tags were given; a receipt carries at most {MAX_TAGS}")
+    return plain
+
+
+def _call_closer(closer: Callable[[], None]) -> None:
+    try:
+        closer()
+    except Exception as error:
+        # A transport that cannot be closed must not keep the others open, nor the stream unsealed.
+        logger.warning("closing a provider's transport raised %s", type(error).__name__)
+
+
+def _nothing() -> None:
+    """The undo of a callback that has already run."""
+
+
+_NO_OBSERVERS: Final = Observers()

@@ -1,0 +1,366 @@
+"""Reads a stream by pulling: chunks go straight through, with no task, no queue and no timer between."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from streamguard_core._interrupt import running_task
+from streamguard_core._loop_session import LoopSession, current_task
+from streamguard_core._pump import close_iterator
+from streamguard_core._stepping import NOT_READY, Detached, Step
+from streamguard_core._winding import Winding
+from streamguard_core.chunks import AnyChunk, buffer_size
+from streamguard_core.errors import LedgerError, UsageError
+from streamguard_core.producers import Drive
+from streamguard_core.transitions import ProducerState, State
+
+FAIRNESS = 4
+"""Full batches in a row after which `read_ready()` lets the loop turn: a disconnect must be heard."""
+
+
+class PullSession(LoopSession):
+    """The pull path. The reader's own task runs the producer's iterator; a cutoff interrupts it there.
+
+    Invariant: the iterator is closed exactly once: by its own end, by the reader that leaves, or by `Winding`.
+    """
+
+    __slots__ = ("_generator", "_parked", "_reading", "_rest", "_source", "_step", "_streak", "_winding")
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._source: Any = None
+        """The producer's iterator, from the first read until it has ended or is being closed."""
+        self._generator: weakref.ref[AsyncGenerator[AnyChunk, None]] | None = None
+        self._reading = False
+        self._parked = False
+        """A `read_ready()` waits inside the iterator."""
+        self._step: Step | None = None
+        """An `__anext__` that was not ready when the last batch was handed over."""
+        self._rest: list[AnyChunk] = []
+        """What is left, last first, of a list the producer handed over at once; not accepted yet."""
+        self._streak = 0
+        self._winding: Winding | None = None
+
+    # -- async for -------------------------------------------------------------------------------------
+
+    def _iterate_pull(self) -> AsyncGenerator[AnyChunk, None]:
+        """The reader's generator. Only a weak reference is kept: a dropped one must be finalised at once."""
+        if self._step is not None:
+            raise UsageError("`async for` was begun after read_ready(); read a stream in one way")
+        plain = self._drive is not Drive.BATCHES and not self._protocol.deadlines.timed
+        generator = self._pull_plain() if plain else self._pull()
+        self._generator = weakref.ref(generator)
+        return generator
+
+    async def _pull_plain(self) -> AsyncGenerator[AnyChunk, None]:
+        """The hot path: one comparison, three counters and the reader's task, per chunk."""
+        self._claim_reader()
+        try:
+            source = await self._open_source()
+            protocol, interrupt, loop, streaming = self._protocol, self._interrupt, self._loop, State.STREAMING
+            count = protocol.produced
+            async for chunk in source:
+                if protocol.state is not streaming and not self._admit(chunk):
+                    break
+                count += 1
+                protocol.produced = protocol.committed = count
+                yield chunk
+                # Asking for more says that the transport took this one over.
+                protocol.consumed = count
+                if protocol.state is not streaming:
+                    break
+                interrupt.task = running_task(loop)
+            else:
+                self._source = None
+            self._pull_ended()
+        except GeneratorExit:
+            await self._reader_left()
+        except BaseException as error:
+            self._pull_raised(error)
+        finally:
+            self._stop_reading()
+
+    async def _pull(self) -> AsyncGenerator[AnyChunk, None]:
+        """The same with instants for deadlines, and for producers that hand over lists."""
+        self._claim_reader()
+        try:
+            source = await self._open_source()
+            protocol, interrupt, loop = self._protocol, self._interrupt, self._loop
+            async for item in source:
+                self._unpack(item)
+                while self._rest and self._accept(self._rest[-1]):
+                    yield self._rest.pop()
+                    self._asked(1)
+                    interrupt.task = running_task(loop)
+                if not protocol.live:
+                    break
+            else:
+                self._source = None
+            self._pull_ended()
+        except GeneratorExit:
+            await self._reader_left()
+        except BaseException as error:
+            self._pull_raised(error)
+        finally:
+            self._stop_reading()
+
+    # -- read_ready ------------------------------------------------------------------------------------
+
+    async def _read_ready_pull(self, limit: int) -> list[AnyChunk]:
+        """What is ready now, at least one chunk; empty at EOS. Steps the iterator by hand."""
+        self._claim_reader()
+        protocol = self._protocol
+        ready: list[AnyChunk] = []
+        limit = min(limit, protocol.max_inflight)
+        try:
+            self._asked(protocol.committed - protocol.consumed)
+            await self._open_source()
+            if self._streak >= FAIRNESS:
+                self._streak = 0
+                await asyncio.sleep(0)
+            await self._collect(ready, limit)
+            self._streak = self._streak + 1 if len(ready) == limit else 0
+            if not protocol.live:
+                self._pull_ended()
+        except StopAsyncIteration:
+            self._source = None
+            self._pull_ended()
+        except BaseException as error:
+            self._pull_raised(error)
+        finally:
+            if ready:
+                self._reading = False
+            else:
+                self._stop_reading()
+        return ready
+
+    async def _collect(self, ready: list[AnyChunk], limit: int) -> None:
+        """Fill `ready`: wait for the first chunk, then take only what needs no waiting."""
+        protocol, rest = self._protocol, self._rest
+        while protocol.live:
+            while rest and len(ready) < limit and self._accept(rest[-1]):
+                ready.append(rest.pop())
+            if len(ready) >= limit or self._source is None:
+                return
+            step, item = self._step, NOT_READY
+            if step is None:
+                step = Step(self._source.__anext__())
+                item = step.advance()
+            if item is NOT_READY:
+                self._step = step
+                if ready:
+                    return
+                item = await self._park(step)
+            self._step = None
+            self._unpack(item)
+
+    async def _park(self, step: Step) -> Any:
+        """Wait inside the iterator; a cutoff interrupts here."""
+        self._interrupt.task = asyncio.current_task()
+        self._parked = True
+        try:
+            return await step.wait()
+        except BaseException:
+            self._step = None
+            raise
+        finally:
+            self._parked = False
+
+    # -- reading, either way ---------------------------------------------------------------------------
+
+    def _claim_reader(self) -> None:
+        """One reader at a time; it is the one a cutoff interrupts."""
+        self.start()
+        if self._reading:
+            raise UsageError(f"session {self.stream_id} is being read; a stream has one reader at a time")
+        self._reading = True
+        self._interrupt.task = asyncio.current_task()
+        self._protocol.reading()
+
+    async def _open_source(self) -> Any:
+        """The producer's iterator, called once the OPEN record is durable; an empty one after the cutoff."""
+        if self._source is not None or not self._protocol.live:
+            return self._source if self._protocol.live else _Empty()
+        if self._opening is not None:
+            self._parked = True
+            try:
+                await self._wait_open()
+            finally:
+                self._parked = False
+        if self._producer is None:
+            raise UsageError(f"session {self.stream_id} has no producer to read; give one, or attach() it first")
+        batches = self._drive is Drive.BATCHES
+        iterable = self._producer.stream(report=self) if batches else self._producer
+        # The producer's own code runs here, and may cut its stream off.
+        self._source = iterable.__aiter__()
+        return self._source
+
+    def _unpack(self, item: Any) -> None:
+        """Take over what the producer handed over at once; nothing of it is accepted yet."""
+        if self._drive is Drive.BATCHES:
+            self._rest.extend(reversed(item))
+        else:
+            self._rest.append(item)
+
+    def _accept(self, chunk: AnyChunk) -> bool:
+        """Produce and commit one chunk, with its instant; False after the cutoff."""
+        protocol = self._protocol
+        if protocol.state is not State.STREAMING:
+            if not protocol.live:
+                return False
+            protocol.first_chunk(self._clock.monotonic_ns())
+        protocol.produced = protocol.committed = protocol.produced + 1
+        if protocol.deadlines.timed:
+            protocol.consumer_since_ns = self._clock.monotonic_ns()
+            protocol.producer_since_ns = None
+            protocol.content_seen = protocol.content_seen or bool(chunk)
+        return True
+
+    def _admit(self, chunk: AnyChunk) -> bool:
+        """The slow side of the hot path's comparison: the first chunk, or one after the cutoff."""
+        protocol = self._protocol
+        if protocol.state is State.OPEN:
+            protocol.first_chunk(self._clock.monotonic_ns())
+            return True
+        protocol.offer(buffer_size(chunk), self._clock.monotonic_ns())
+        return False
+
+    def _asked(self, chunks: int) -> None:
+        """The reader came back: what it was handed is consumed, and the producer owes the next."""
+        protocol = self._protocol
+        protocol.consumed += chunks
+        if protocol.deadlines.timed:
+            protocol.consumer_since_ns = None
+            protocol.producer_since_ns = self._clock.monotonic_ns()
+
+    def _stop_reading(self) -> None:
+        """Free the reader's place; hand EOS over if the stream is at its end and the reader there to take it."""
+        took_leave, self._reading = not self._reading, False
+        self._generator = None
+        if not took_leave and not self._protocol.live:
+            self._protocol.take_eos(self._clock.monotonic_ns())
+            self._perform()
+
+    # -- how a pull ends -------------------------------------------------------------------------------
+
+    def _pull_ended(self) -> None:
+        """The iterator is exhausted (no source), or was left alone because of the cutoff."""
+        self._generator = None
+        self._interrupt.absorb()
+        self._refuse_rest()
+        if self._source is None:
+            if self._winding is None:
+                self._producer_ended(None)
+        else:
+            self._wind()
+
+    def _pull_raised(self, error: BaseException) -> None:
+        """The iterator raised, by itself or because it was interrupted. An outside cancellation propagates."""
+        self._generator = None
+        ours = self._interrupt.issued
+        outside = self._interrupt.absorb()
+        if isinstance(error, Detached):
+            return
+        source, self._source, self._step = self._source, None, None
+        if isinstance(error, asyncio.CancelledError):
+            if not ours or outside:
+                self._apply(lambda now_ns: self._protocol.disconnected("the reader's task was cancelled", now_ns))
+            self._source_broke(source, None)
+            if not ours or outside:
+                self._reading = False
+                raise error
+            return
+        self._source_broke(source, error)
+        unopened = source is None and isinstance(error, LedgerError | UsageError)
+        if unopened or not isinstance(error, Exception):
+            raise error
+
+    def _source_broke(self, source: Any, error: BaseException | None) -> None:
+        """An async generator that raised is finished; any other iterator still wants its `aclose()`."""
+        self._refuse_rest()
+        if self._winding is None:
+            self._producer_ended(error)
+            if getattr(source, "ag_frame", source) is not None and hasattr(source, "aclose"):
+                self._winding = Winding(self, source, None)
+
+    async def _reader_left(self) -> None:
+        """`break` or `aclose()` at a yield: the policy decides; an iterator that is cut is closed right here."""
+        self._generator = None
+        source, self._source = self._source, None
+        protocol = self._protocol
+        self._apply(lambda now_ns: protocol.disconnected("the reader closed its iterator", now_ns))
+        self._refuse_rest()
+        self._reading = False
+        if source is None or self._winding is not None:
+            return
+        if protocol.producer is ProducerState.DRAINING:
+            self._source = source
+            self._wind()
+            return
+        error: BaseException | None = None
+        try:
+            await close_iterator(source)
+        except BaseException as raised:
+            error = raised
+        self._producer_ended(error)
+
+    def _refuse_rest(self) -> None:
+        """What a producer handed over and was not accepted before the cutoff is late."""
+        while self._rest and not self._protocol.live:
+            self._protocol.offer(buffer_size(self._rest.pop()), self._clock.monotonic_ns())
+
+    # -- endings ---------------------------------------------------------------------------------------
+
+    def _stop_pull(self) -> None:
+        """Tell the iterator to end: where the reader is parked inside it, by interrupting the reader."""
+        if self._winding is not None:
+            self._winding.stop()
+        elif self._parked or self._inside():
+            self._interrupt_reader()
+        elif self._source is not None:
+            self._wind()
+        elif not self._reading:
+            self._producer_ended(None)
+
+    def _inside(self) -> bool:
+        """True while the reader's generator runs or waits, which is inside the producer's iterator."""
+        generator = self._generator() if self._generator is not None else None
+        return generator is not None and bool(getattr(generator, "ag_running", False))
+
+    def _interrupt_reader(self) -> None:
+        if self._interrupt.task is current_task():
+            # The producer cut its own stream off, in the reader's task: let it return first.
+            assert self._loop is not None
+            self._loop.call_soon(self._interrupt_if_inside)
+        else:
+            self._interrupt.send()
+
+    def _interrupt_if_inside(self) -> None:
+        if (self._parked or self._inside()) and self._protocol.producer is ProducerState.STOPPING:
+            self._interrupt.send()
+
+    def _wind(self) -> None:
+        """Close the iterator from a task of its own; under a drain, read it on first."""
+        if self._winding is None:
+            source, self._source = self._source, None
+            step, self._step = self._step, None
+            self._winding = Winding(self, source, step)
+
+    def _given_up(self) -> None:
+        """The close deadline passed while `read_ready()` is parked inside a deaf iterator: free the reader."""
+        if self._parked and self._step is not None:
+            self._step.detached = True
+            self._interrupt.send()
+
+
+class _Empty:
+    """An async iterator without a chunk: what a reader gets after the cutoff."""
+
+    def __aiter__(self) -> _Empty:
+        return self
+
+    async def __anext__(self) -> AnyChunk:
+        raise StopAsyncIteration

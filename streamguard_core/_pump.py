@@ -1,0 +1,117 @@
+"""Runs a producer in a task of its own, for streams in which something looks ahead or reads on."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from streamguard_core._out import SessionOut
+from streamguard_core.errors import CutOffError, UsageError
+from streamguard_core.producers import Drive, classify
+
+
+class CancelFlag:
+    """The `cancel_event` of a producer; costs no asyncio.Event until somebody waits for it."""
+
+    __slots__ = ("_event", "_set")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._event: asyncio.Event | None = None
+
+    def is_set(self) -> bool:
+        """True from the cutoff on."""
+        return self._set
+
+    async def wait(self) -> bool:
+        """Return at the cutoff."""
+        if not self._set:
+            self._event = self._event or asyncio.Event()
+            await self._event.wait()
+        return True
+
+    def set(self) -> None:
+        """The cutoff has come."""
+        self._set = True
+        if self._event is not None:
+            self._event.set()
+
+
+class Pump:
+    """The task a producer runs in. Knows the session only through `out` and the `ended` callback.
+
+    Args:
+        ended: called once, on the loop, with None or the exception the producer raised.
+    """
+
+    __slots__ = ("_ended", "_flag", "_out", "task")
+
+    def __init__(self, out: SessionOut, ended: Callable[[BaseException | None], None]) -> None:
+        self._out = out
+        self._flag = CancelFlag()
+        self._ended = ended
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self, drive: Drive, producer: Any, opened: Awaitable[None] | None) -> None:
+        """Begin to produce, once the OPEN record is durable."""
+        self.task = asyncio.get_running_loop().create_task(self._run(drive, producer, opened))
+        self.task.add_done_callback(self._task_done)
+
+    def stop(self) -> None:
+        """Tell the producer to end: the event first, then a cancellation."""
+        self._flag.set()
+        if self.task is not None:
+            self.task.cancel("streamguard: cutoff")
+
+    async def _run(self, drive: Drive, producer: Any, opened: Awaitable[None] | None) -> None:
+        if opened is not None:
+            await opened
+        if drive is Drive.FACTORY:
+            producer = await _call(producer)
+            drive = classify(producer)
+        if drive is Drive.RUN:
+            await producer.run(out=self._out, cancel_event=self._flag)
+        elif drive is Drive.BATCHES:
+            await self._emit_batches(producer.stream(report=self._out))
+        elif drive is Drive.ASYNC:
+            await self._emit_chunks(producer.__aiter__())
+        else:
+            raise UsageError(
+                f"the callable returned a {type(producer).__name__}; return an async iterator or a producer,"
+                " or give a sync iterator itself"
+            )
+        self._out.returned()
+
+    async def _emit_batches(self, batches: AsyncIterator[list[Any]]) -> None:
+        try:
+            async for batch in batches:
+                for chunk in batch:
+                    await self._out(chunk)
+        finally:
+            await close_iterator(batches)
+
+    async def _emit_chunks(self, chunks: AsyncIterator[Any]) -> None:
+        try:
+            async for chunk in chunks:
+                await self._out(chunk)
+        finally:
+            await close_iterator(chunks)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._ended(None if isinstance(error, CutOffError) else error)
+
+
+async def _call(factory: Any) -> Any:
+    """Call a producer's factory; it may be a coroutine function."""
+    result = factory()
+    return await result if inspect.isawaitable(result) else result
+
+
+async def close_iterator(iterator: Any) -> None:
+    """`aclose()` an async iterator that has it; without it there is nothing to close."""
+    aclose = getattr(iterator, "aclose", None)
+    if aclose is not None:
+        await aclose()

@@ -1,0 +1,132 @@
+"""Moves chunks in order through the speculative buffer, past the gates, into the committed queue."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from streamguard_core.causes import Cause
+from streamguard_core.chunks import AnyChunk, size_of, text_of
+from streamguard_core.gates import CUT, DEFAULT_LOOKBACK, HOLD, PASS, Gate, Verdict
+from streamguard_core.protocol import Offer, StreamProtocol
+
+
+class Dispatcher:
+    """The two buffers of one stream. Knows no loop and no thread: drivers wait, this moves.
+
+    Invariant: `queue` holds the committed and not yet taken chunks, `held` the speculative ones, both in order.
+    """
+
+    __slots__ = ("_gates", "_lookback", "_passed", "_text", "held", "protocol", "queue")
+
+    def __init__(self, protocol: StreamProtocol, gates: tuple[Gate, ...] = ()) -> None:
+        self.protocol = protocol
+        self.queue: deque[AnyChunk] = deque()
+        self.held: deque[AnyChunk] = deque()
+        self._gates = gates
+        self._passed = [0] * len(gates)
+        """For each gate, up to which chunk it has let everything pass."""
+        self._text = ""
+        self._lookback = _lookback(gates)
+
+    def offer(self, chunk: AnyChunk, size: int, at_ns: int) -> Offer:
+        """Take `chunk` into the speculative buffer if there is room, ask the gates, commit what may go."""
+        protocol = self.protocol
+        answer = protocol.offer(size, at_ns)
+        if answer is Offer.ACCEPTED:
+            self.held.append(chunk)
+            if self._gates:
+                self._judge(chunk, at_ns)
+            else:
+                protocol.clear(protocol.produced)
+            self.advance(at_ns)
+        elif answer is Offer.FULL:
+            self._cut_when_stuck(at_ns)
+            if not protocol.live:
+                return protocol.offer(size, at_ns)
+        return answer
+
+    def advance(self, at_ns: int) -> int:
+        """Commit what is cleared and fits; returns how many chunks moved."""
+        moved = self.protocol.commit(at_ns)
+        for _ in range(moved):
+            self.queue.append(self.held.popleft())
+        return moved
+
+    def taken(self, chunk: AnyChunk, at_ns: int) -> int:
+        """The consumer took `chunk` over; returns how many chunks its room let move."""
+        self.protocol.consume(1, size_of(chunk))
+        return self.advance(at_ns)
+
+    def finished(self, at_ns: int) -> None:
+        """The producer ended: ask the gates about what they still hold, and commit what may go."""
+        for index, gate in enumerate(self._gates):
+            if self._passed[index] < self.protocol.produced:
+                verdict = _finish(gate, self._text)
+                # Nothing more will come: what is not cut is released.
+                self._note(index, PASS if verdict is HOLD else verdict, at_ns)
+        if self._gates and self.protocol.live:
+            self.protocol.clear(min(self._passed))
+        self.advance(at_ns)
+
+    def discard(self) -> int:
+        """Throw the speculative chunks away, at the cutoff; returns how many there were."""
+        dropped = len(self.held)
+        if dropped:
+            self.protocol.discard(sum(size_of(chunk) for chunk in self.held))
+            self.held.clear()
+        return dropped
+
+    def check_stuck(self, at_ns: int) -> None:
+        """A producer waits for room: cut off if no room can ever come."""
+        self._cut_when_stuck(at_ns)
+
+    def _judge(self, chunk: AnyChunk, at_ns: int) -> None:
+        for index, gate in enumerate(self._gates):
+            self._note(index, _ask(gate.decide, self._text, chunk), at_ns)
+            if not self.protocol.live:
+                return
+        self.protocol.clear(min(self._passed))
+        self._text += text_of(chunk)
+        if self._lookback is not None and len(self._text) > 2 * self._lookback:
+            # Cut in halves so that the copying is paid once per `lookback` characters.
+            self._text = self._text[-self._lookback :]
+
+    def _note(self, index: int, verdict: Verdict | object, at_ns: int) -> None:
+        if isinstance(verdict, CUT):
+            self.protocol.terminate(verdict.cause, verdict.detail, at_ns)
+        elif verdict is PASS:
+            self._passed[index] = self.protocol.produced
+        elif verdict is not HOLD:
+            name = type(self._gates[index]).__name__
+            self.protocol.terminate(
+                Cause.INTERNAL_ERROR, f"gate {name} answered neither PASS, HOLD nor CUT", at_ns
+            )
+
+    def _cut_when_stuck(self, at_ns: int) -> None:
+        """A full buffer in which a gate holds everything and the consumer has nothing to take never empties."""
+        protocol = self.protocol
+        if protocol.cleared == protocol.committed == protocol.consumed and self.held:
+            protocol.terminate(
+                Cause.GUARDRAIL, f"a gate held {len(self.held)} chunks and the speculative buffer is full", at_ns
+            )
+
+
+def _lookback(gates: tuple[Gate, ...]) -> int | None:
+    """How many characters to keep: the most any gate asks for; None for all."""
+    wanted = [getattr(gate, "lookback", DEFAULT_LOOKBACK) for gate in gates]
+    return None if None in wanted else max(wanted, default=0)
+
+
+def _finish(gate: Gate, text: str) -> Verdict:
+    finish = getattr(gate, "finish", None)
+    return PASS if finish is None else _ask(finish, text)
+
+
+def _ask(question: Callable[..., Verdict], *arguments: object) -> Verdict:
+    """A gate that raises cuts: it fails closed, and its failure is not the producer's (G14)."""
+    try:
+        return question(*arguments)
+    except Exception as error:
+        # The type alone: the message might quote the text the gate was looking at.
+        return CUT(Cause.INTERNAL_ERROR, f"a gate raised {type(error).__name__}")

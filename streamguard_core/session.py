@@ -1,0 +1,118 @@
+"""Runs one stream on asyncio: `StreamSession`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from streamguard_core._push_session import PushSession
+from streamguard_core.chunks import AnyChunk
+from streamguard_core.errors import UsageError
+from streamguard_core.observers import Flushed
+from streamguard_core.policies import Rule
+from streamguard_core.producers import Drive
+from streamguard_core.receipt import Receipt
+
+
+class StreamSession(PushSession):
+    """One stream, from its opening to its receipt.
+
+    Chunks are pulled straight through, without a task, where nothing has to look ahead: the producer is an
+    async iterator (or hands over batches), there are no gates, and the policy is `cancel`. Otherwise a pump
+    runs the producer and fills the speculative buffer.
+
+    Args:
+        producer: what makes the chunks: an object with `async def run(*, out, cancel_event)` or
+            `stream(*, report)`, an async or sync iterator, or a callable returning one. May be given
+            later with `attach()`.
+        speculative_buffer_limit: chunks produced and not yet committed, at most.
+        max_inflight_commits: chunks committed and not yet consumed, at most.
+        max_buffer_bytes: bytes in both buffers together, at most.
+        model, provider, max_tokens, tags: for the receipt; `max_tokens` is the request's own cap.
+        deadlines: timeouts of each phase; none by default.
+        gates: decide between speculative and committed, in order.
+        on_disconnect: `cancel()`, `grace(seconds, max_tokens)` or `drain(seconds, max_bytes)`.
+        ledger: where the OPEN record and the receipt become durable.
+        clock: monotonic and wall time; the loop's clock by default.
+        observers: called with frozen notices.
+        stream_id: names the stream; a fresh UUIDv7 by default.
+        own_task: run an async iterator in a task of its own even where it could be pulled. For iterators
+            that swallow cancellation: such a one would hold the reader that awaits it.
+
+    Raises:
+        UsageError: for anything above that is out of range, with what to do.
+
+    Example:
+        >>> import asyncio
+        >>> async def words():
+        ...     for word in ("never", "again"):
+        ...         yield word
+        >>> async def main():
+        ...     async with StreamSession(words()) as session:
+        ...         chunks = [chunk async for chunk in session]
+        ...     return chunks, str((await session.receipt()).cause)
+        >>> asyncio.run(main())
+        (['never', 'again'], 'COMPLETED')
+    """
+
+    __slots__ = ("_own_task",)
+
+    def __init__(self, producer: object | None = None, *, own_task: bool = False, **keywords: Any) -> None:
+        self._own_task = own_task
+        super().__init__(producer, **keywords)
+
+    def __aiter__(self) -> AsyncGenerator[AnyChunk, None]:
+        """The chunks, in order, until EOS. One reader at a time.
+
+        A producer's failure ends the iteration like any other end: `session.cause` and the receipt say so.
+        """
+        self.start()
+        if self._pump is None:
+            return self._iterate_pull()
+        self._check_one_way()
+        return self._iterate_push()
+
+    async def read_ready(self, limit: int = 16) -> list[AnyChunk]:
+        """Everything committed and ready now, at most `limit` chunks; waits for the first; `[]` is EOS.
+
+        A flush never waits for more than is there. Calling again says that the previous batch was sent.
+
+        Raises:
+            UsageError: when somebody else is reading, or `limit` is less than 1.
+        """
+        if limit < 1:
+            raise UsageError(f"read_ready(limit={limit}) was called; a batch has at least 1 chunk")
+        self.start()
+        pull = self._pump is None
+        batch = await (self._read_ready_pull(limit) if pull else self._read_ready_push(limit))
+        if batch and self._observers:
+            self._observers.notify(Flushed(self.statistics(), len(batch)))
+        return batch
+
+    async def receipt(self) -> Receipt:
+        """Wait for the seal and for the ledger; returns the receipt.
+
+        Raises:
+            LedgerError: when the ledger could not make it durable; `.receipt` holds it.
+            UsageError: when the stream was never started.
+        """
+        receipt: Receipt = await super().receipt()
+        return receipt
+
+    async def shutdown(self, grace: float = 0.0) -> Receipt:
+        """End what nothing else has ended within `grace` seconds, as SHUTDOWN; returns the receipt (G8)."""
+        receipt: Receipt = await super().shutdown(grace)
+        return receipt
+
+    async def __aenter__(self) -> StreamSession:
+        self.start()
+        return self
+
+    def _launch(self) -> None:
+        """Start the pump where something looks ahead, reads on after the reader, or pushes."""
+        if self._protocol.live and not self._pulls():
+            self._start_pump()
+
+    def _pulls(self) -> bool:
+        looks_ahead = self._gates or self._own_task or self._protocol.policy.rule is not Rule.CANCEL
+        return self._drive in (Drive.ASYNC, Drive.BATCHES) and not looks_ahead
