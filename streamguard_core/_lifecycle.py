@@ -15,7 +15,22 @@ from streamguard_core.causes import Cause, Party, Signal, shorten
 from streamguard_core.errors import UsageError
 from streamguard_core.limits import DEFAULT_DEADLINES, DEFAULT_LIMITS, Deadlines, Limits, to_ns
 from streamguard_core.policies import DisconnectPolicy, cancel
-from streamguard_core.transitions import ConsumerState, Event, ProducerState, State
+from streamguard_core.transitions import (
+    ABSENT,
+    DRAINED,
+    DRAINING,
+    ON_CUT,
+    ON_GIVE_UP,
+    ON_GONE,
+    ON_SEAL,
+    OPEN,
+    READING,
+    RUNNING,
+    SEALED,
+    STOPPING,
+    STREAMING,
+    Event,
+)
 
 MAX_HISTORY: Final = 32
 """Signals kept; a stream that is hammered with cancels must not grow without limit."""
@@ -61,6 +76,7 @@ class Lifecycle:
         "late",
         "limits",
         "max_away_produced",
+        "max_buffered",
         "max_bytes",
         "max_drain_bytes",
         "max_inflight",
@@ -75,6 +91,7 @@ class Lifecycle:
         "sealed_ns",
         "signal",
         "state",
+        "timed",
         "until_ns",
         "usage",
     )
@@ -91,11 +108,13 @@ class Lifecycle:
         self.max_speculative = self.limits.speculative_buffer_limit
         self.max_inflight = self.limits.max_inflight_commits
         self.max_bytes = self.limits.max_buffer_bytes
+        self.max_buffered = self.max_speculative + self.max_inflight
         self.deadlines = deadlines or DEFAULT_DEADLINES
+        self.timed = self.deadlines.timed
         self.policy = policy or cancel()
-        self.state = State.OPEN
-        self.producer = ProducerState.RUNNING
-        self.consumer = ConsumerState.ABSENT
+        self.state = OPEN
+        self.producer = RUNNING
+        self.consumer = ABSENT
         self.produced = self.cleared = self.committed = self.consumed = self.late = 0
         self.buffered_bytes = self.drained_bytes = 0
         self.signal: Signal | None = None
@@ -132,7 +151,7 @@ class Lifecycle:
     @property
     def live(self) -> bool:
         """True before the cutoff."""
-        return self.state is State.STREAMING or self.state is State.OPEN
+        return self.state is STREAMING or self.state is OPEN
 
     @property
     def eos_ready(self) -> bool:
@@ -145,14 +164,14 @@ class Lifecycle:
         return actions
 
     def terminate(
-        self, cause: Cause, detail: str, at_ns: int, party: Party | None = None, event: Event = Event.CUT
+        self, cause: Cause, detail: str, at_ns: int, party: Party | None = None, event: Event = ON_CUT
     ) -> bool:
         """End now, with authority: fix the cause and freeze the committed count in one step (G1).
 
         Returns:
             True when this was the terminal decision; False when one was taken before (then it is history, G8).
         """
-        if self.state is State.SEALED:
+        if self.state is SEALED:
             return False
         signal = self._record(cause, party, detail, at_ns)
         if not self.live:
@@ -160,21 +179,21 @@ class Lifecycle:
         self.signal = signal
         self._move(event)
         self.until_ns = self.max_away_produced = None
-        if self.producer is ProducerState.STOPPING:
+        if self.producer is STOPPING:
             # First: the provider costs money until its transport is closed (G10).
             self._act(Action.CLOSE_PRODUCER)
             self.until_ns = at_ns + to_ns(self.deadlines.close)
         self._act(Action.WAKE_CONSUMER, Action.WAKE_PRODUCER)
-        if self.producer not in (ProducerState.STOPPING, ProducerState.DRAINING):
-            self._move(Event.GONE)
+        if self.producer not in (STOPPING, DRAINING):
+            self._move(ON_GONE)
             self._seal_when_settled(at_ns)
         self._act(Action.ARM)
         return True
 
     def stop_draining(self, at_ns: int) -> None:
         """A bound of the drain is reached: close the producer after all."""
-        if self.producer is ProducerState.DRAINING:
-            self._move(Event.CUT)
+        if self.producer is DRAINING:
+            self._move(ON_CUT)
             self.until_ns = at_ns + to_ns(self.deadlines.close)
             self._act(Action.CLOSE_PRODUCER, Action.ARM)
 
@@ -184,16 +203,16 @@ class Lifecycle:
         Raises:
             UsageError: when the stream is not drained, or was sealed before.
         """
-        if not self._allowed(Event.SEAL):
+        if not self._allowed(ON_SEAL):
             raise UsageError(f"seal() is not allowed in {self.state.name}; a stream is sealed once, when DRAINED")
         self.sealed_ns = at_ns
-        self._move(Event.SEAL)
+        self._move(ON_SEAL)
 
     def give_up(self, at_ns: int) -> None:
         """The close deadline passed; the producer counts as `unconfirmed` (G10)."""
-        if self._allowed(Event.GIVE_UP):
-            self._move(Event.GIVE_UP)
-            self._move(Event.GONE)
+        if self._allowed(ON_GIVE_UP):
+            self._move(ON_GIVE_UP)
+            self._move(ON_GONE)
             self._seal_when_settled(at_ns)
 
     def _allowed(self, event: Event) -> bool:
@@ -220,7 +239,7 @@ class Lifecycle:
 
     def _seal_when_settled(self, at_ns: int) -> None:
         """Seal as soon as the consumer can change nothing; else give it a bounded time to read the rest."""
-        if self.state is not State.DRAINED:
+        if self.state is not DRAINED:
             return
         if self._consumer_settled():
             self.until_ns = None
@@ -231,6 +250,6 @@ class Lifecycle:
 
     def _consumer_settled(self) -> bool:
         """True when the consumer can change nothing any more; one that never read has nothing to finish."""
-        if self.consumer is ConsumerState.ABSENT:
+        if self.consumer is ABSENT:
             return self.signal is not None and self.signal.cause is not Cause.COMPLETED
-        return self.consumer is not ConsumerState.READING
+        return self.consumer is not READING

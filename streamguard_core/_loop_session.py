@@ -19,7 +19,10 @@ from streamguard_core.clock import LoopClock, SystemClock
 from streamguard_core.errors import CutOffError, LedgerError, TruncatedStream, UsageError
 from streamguard_core.limits import NANOSECONDS, to_ns
 from streamguard_core.protocol import Action
-from streamguard_core.transitions import ProducerState, State
+from streamguard_core.transitions import (
+    DRAINED,
+    UNCONFIRMED,
+)
 
 T = TypeVar("T")
 _TICK_NS = 1_000_000
@@ -68,7 +71,7 @@ class LoopSession(SessionBase):
             self._protocol.opened_ns = self._clock.monotonic_ns()
             self._protocol.producer_since_ns = self._protocol.opened_ns
         self._write_open()
-        if self._protocol.deadlines.timed:
+        if self._protocol.timed:
             self._arm()
         if self._producer is not None:
             self._launch()
@@ -242,7 +245,7 @@ class LoopSession(SessionBase):
                     self._wake_producer()
                 elif action is Action.ARM:
                     self._arm()
-                elif protocol.state is State.DRAINED:
+                elif protocol.state is DRAINED:
                     self._seal()
 
     def _seal(self) -> None:
@@ -297,7 +300,7 @@ class LoopSession(SessionBase):
             now_ns = self._armed_ns
         self._timer = None
         tick(self._protocol, now_ns)
-        if self._protocol.producer is ProducerState.UNCONFIRMED:
+        if self._protocol.producer is UNCONFIRMED:
             self._given_up()
         self._perform()
         if self._sealed is None:
@@ -354,7 +357,7 @@ class LoopSession(SessionBase):
         protocol.give_up(now_ns)
         with contextlib.suppress(RuntimeError):
             self._perform()
-        if protocol.state is State.DRAINED:
+        if protocol.state is DRAINED:
             self._seal()
 
 

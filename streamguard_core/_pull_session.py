@@ -15,7 +15,12 @@ from streamguard_core._winding import Winding
 from streamguard_core.chunks import AnyChunk, buffer_size
 from streamguard_core.errors import LedgerError, UsageError
 from streamguard_core.producers import Drive
-from streamguard_core.transitions import ProducerState, State
+from streamguard_core.transitions import (
+    DRAINING,
+    OPEN,
+    STOPPING,
+    STREAMING,
+)
 
 FAIRNESS = 4
 """Full batches in a row after which `read_ready()` lets the loop turn: a disconnect must be heard."""
@@ -50,7 +55,7 @@ class PullSession(LoopSession):
         """The reader's generator. Only a weak reference is kept: a dropped one must be finalised at once."""
         if self._step is not None:
             raise UsageError("`async for` was begun after read_ready(); read a stream in one way")
-        plain = self._drive is not Drive.BATCHES and not self._protocol.deadlines.timed
+        plain = self._drive is not Drive.BATCHES and not self._protocol.timed
         generator = self._pull_plain() if plain else self._pull()
         self._generator = weakref.ref(generator)
         return generator
@@ -60,7 +65,7 @@ class PullSession(LoopSession):
         self._claim_reader()
         try:
             source = await self._open_source()
-            protocol, interrupt, loop, streaming = self._protocol, self._interrupt, self._loop, State.STREAMING
+            protocol, interrupt, loop, streaming = self._protocol, self._interrupt, self._loop, STREAMING
             count = protocol.produced
             async for chunk in source:
                 if protocol.state is not streaming and not self._admit(chunk):
@@ -140,6 +145,7 @@ class PullSession(LoopSession):
     async def _collect(self, ready: list[AnyChunk], limit: int) -> None:
         """Fill `ready`: wait for the first chunk, then take only what needs no waiting."""
         protocol, rest = self._protocol, self._rest
+        plain = self._drive is not Drive.BATCHES and not protocol.timed
         while protocol.live:
             while rest and len(ready) < limit and self._accept(rest[-1]):
                 ready.append(rest.pop())
@@ -147,8 +153,13 @@ class PullSession(LoopSession):
                 return
             step, item = self._step, NOT_READY
             if step is None:
-                step = Step(self._source.__anext__())
-                item = step.advance()
+                if plain and protocol.state is STREAMING:
+                    step, item = self._step_through(ready, limit)
+                else:
+                    step = Step(self._source.__anext__())
+                    item = step.advance()
+                if step is None:
+                    continue
             if item is NOT_READY:
                 self._step = step
                 if ready:
@@ -156,6 +167,30 @@ class PullSession(LoopSession):
                 item = await self._park(step)
             self._step = None
             self._unpack(item)
+
+    def _step_through(self, ready: list[AnyChunk], limit: int) -> tuple[Step | None, Any]:
+        """Take chunks as long as they are ready: what `_accept` counts, in place, without its instants."""
+        protocol, begin = self._protocol, self._source.__anext__
+        room = limit - len(ready)
+        for _ in range(room):
+            awaitable = begin()
+            try:
+                # Generators and coroutines step themselves; a rarer awaitable is wrapped by Step.
+                future = awaitable.send(None)
+            except StopIteration as done:
+                if protocol.state is not STREAMING:
+                    self._unpack(done.value)
+                    break
+                protocol.produced = protocol.committed = protocol.produced + 1
+                ready.append(done.value)
+            except AttributeError:
+                if hasattr(awaitable, "send"):
+                    raise
+                step = Step(awaitable)
+                return step, step.advance()
+            else:
+                return Step(awaitable, future), NOT_READY
+        return None, NOT_READY
 
     async def _park(self, step: Step) -> Any:
         """Wait inside the iterator; a cutoff interrupts here."""
@@ -208,12 +243,12 @@ class PullSession(LoopSession):
     def _accept(self, chunk: AnyChunk) -> bool:
         """Produce and commit one chunk, with its instant; False after the cutoff."""
         protocol = self._protocol
-        if protocol.state is not State.STREAMING:
+        if protocol.state is not STREAMING:
             if not protocol.live:
                 return False
             protocol.first_chunk(self._clock.monotonic_ns())
         protocol.produced = protocol.committed = protocol.produced + 1
-        if protocol.deadlines.timed:
+        if protocol.timed:
             protocol.consumer_since_ns = self._clock.monotonic_ns()
             protocol.producer_since_ns = None
             protocol.content_seen = protocol.content_seen or bool(chunk)
@@ -222,7 +257,7 @@ class PullSession(LoopSession):
     def _admit(self, chunk: AnyChunk) -> bool:
         """The slow side of the hot path's comparison: the first chunk, or one after the cutoff."""
         protocol = self._protocol
-        if protocol.state is State.OPEN:
+        if protocol.state is OPEN:
             protocol.first_chunk(self._clock.monotonic_ns())
             return True
         protocol.offer(buffer_size(chunk), self._clock.monotonic_ns())
@@ -232,7 +267,7 @@ class PullSession(LoopSession):
         """The reader came back: what it was handed is consumed, and the producer owes the next."""
         protocol = self._protocol
         protocol.consumed += chunks
-        if protocol.deadlines.timed:
+        if protocol.timed:
             protocol.consumer_since_ns = None
             protocol.producer_since_ns = self._clock.monotonic_ns()
 
@@ -296,7 +331,7 @@ class PullSession(LoopSession):
         self._reading = False
         if source is None or self._winding is not None:
             return
-        if protocol.producer is ProducerState.DRAINING:
+        if protocol.producer is DRAINING:
             self._source = source
             self._wind()
             return
@@ -339,7 +374,7 @@ class PullSession(LoopSession):
             self._interrupt.send()
 
     def _interrupt_if_inside(self) -> None:
-        if (self._parked or self._inside()) and self._protocol.producer is ProducerState.STOPPING:
+        if (self._parked or self._inside()) and self._protocol.producer is STOPPING:
             self._interrupt.send()
 
     def _wind(self) -> None:

@@ -72,7 +72,7 @@ class Pump:
             producer = await _call(producer)
             drive = classify(producer)
         if drive is Drive.RUN:
-            await producer.run(out=self._out, cancel_event=self._flag)
+            await producer.run(out=self._out.function(), cancel_event=self._flag)
         elif drive is Drive.BATCHES:
             await self._emit_batches(producer.stream(report=self._out))
         elif drive is Drive.ASYNC:
@@ -85,17 +85,19 @@ class Pump:
         self._out.returned()
 
     async def _emit_batches(self, batches: AsyncIterator[list[Any]]) -> None:
+        out = self._out.function()
         try:
             async for batch in batches:
                 for chunk in batch:
-                    await self._out(chunk)
+                    await out(chunk)
         finally:
             await close_iterator(batches)
 
     async def _emit_chunks(self, chunks: AsyncIterator[Any]) -> None:
+        out = self._out.function()
         try:
             async for chunk in chunks:
-                await self._out(chunk)
+                await out(chunk)
         finally:
             await close_iterator(chunks)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator
+from itertools import islice
 from typing import Any
 
 from streamguard_core._base import SessionBase
@@ -12,10 +13,11 @@ from streamguard_core._out import SessionOut
 from streamguard_core._pull_session import PullSession
 from streamguard_core._pump import Pump
 from streamguard_core._thread_pump import ThreadPump
-from streamguard_core.chunks import AnyChunk
+from streamguard_core.chunks import AnyChunk, size_of
 from streamguard_core.dispatcher import Dispatcher
 from streamguard_core.errors import UsageError
 from streamguard_core.producers import Drive
+from streamguard_core.transitions import RUNNING, STREAMING
 
 
 class PushSession(PullSession):
@@ -44,7 +46,7 @@ class PushSession(PullSession):
             session,
             self._loop,
             self._clock.monotonic_ns,
-            timed=self._protocol.deadlines.timed,
+            timed=self._protocol.timed,
             gated=bool(self._gates),
         )
 
@@ -75,9 +77,9 @@ class PushSession(PullSession):
     async def _iterate_push(self) -> AsyncGenerator[AnyChunk, None]:
         place = self._take_place()
         protocol, dispatcher, out = self._protocol, self._dispatcher, self._out
-        timed, now = protocol.deadlines.timed, self._clock.monotonic_ns
+        timed, now = protocol.timed, self._clock.monotonic_ns
         assert dispatcher is not None and out is not None
-        queue, held = dispatcher.queue, dispatcher.held
+        queue, putters, plain = dispatcher.queue, out.putters, not self._gates
         try:
             while True:
                 while queue:
@@ -90,13 +92,16 @@ class PushSession(PullSession):
                         raise self._superseded()
                     queue.popleft()
                     protocol.consumer_since_ns = None
-                    if type(chunk) is str and chunk.isascii() and not held:
-                        # `Dispatcher.taken` in place: with nothing held, no chunk can move up.
+                    size = len(chunk) if chunk.__class__ is str and chunk.isascii() else size_of(chunk)
+                    if plain and protocol.state is STREAMING and protocol.producer is RUNNING:
+                        # `StreamProtocol.release` in place.
                         protocol.consumed += 1
-                        protocol.buffered_bytes -= len(chunk)
+                        protocol.buffered_bytes -= size
+                        if protocol.committed < protocol.cleared:
+                            protocol.committed += 1
                     else:
-                        dispatcher.taken(chunk, now())
-                    if out.waiting:
+                        dispatcher.taken(size, now())
+                    if putters:
                         out.freed()
                     if protocol.pending:
                         self._perform()
@@ -156,10 +161,10 @@ class PushSession(PullSession):
         except asyncio.CancelledError:
             self._push_reader_left("the reader's task was cancelled")
             raise
-        self._handed = [queue[index] for index in range(min(limit, len(queue)))]
+        self._handed = list(islice(queue, min(limit, protocol.committed - protocol.consumed)))
         if not self._handed:
             self._hand_eos()
-        elif protocol.deadlines.timed:
+        elif protocol.timed:
             protocol.consumer_since_ns = self._clock.monotonic_ns()
         return list(self._handed)
 
@@ -172,8 +177,8 @@ class PushSession(PullSession):
         self._protocol.consumer_since_ns = None
         for chunk in handed:
             dispatcher.queue.popleft()
-            dispatcher.taken(chunk, now_ns)
-        if self._out is not None and self._out.waiting:
+            dispatcher.taken(size_of(chunk), now_ns)
+        if self._out is not None and self._out.putters:
             self._out.freed()
         self._perform()
 

@@ -23,10 +23,10 @@ class Step:
 
     __slots__ = ("_coroutine", "_future", "detached")
 
-    def __init__(self, awaitable: Any) -> None:
+    def __init__(self, awaitable: Any, future: Any = None) -> None:
         # An async generator's step and a coroutine have `send` themselves.
         self._coroutine = awaitable if hasattr(awaitable, "send") else awaitable.__await__()
-        self._future: Any = None
+        self._future: Any = future
         self.detached = False
 
     def advance(self) -> Any:

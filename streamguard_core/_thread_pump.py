@@ -24,6 +24,7 @@ class ThreadPump:
 
     __slots__ = (
         "_blocked",
+        "_emit",
         "_ended",
         "_loop",
         "_out",
@@ -38,6 +39,7 @@ class ThreadPump:
         self, out: SessionOut, ended: Callable[[BaseException | None], None], transit_limit: int
     ) -> None:
         self._out = out
+        self._emit = out.function()
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._permits = threading.Semaphore(transit_limit)
@@ -120,7 +122,7 @@ class ThreadPump:
         self._waking = False
         while self._transit:
             try:
-                self._out(self._transit.popleft())
+                self._emit(self._transit.popleft())
             except CutOffError:
                 pass  # Counted as late.
             waiting = self._out.unawaited

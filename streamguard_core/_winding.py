@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from streamguard_core._pump import close_iterator
 from streamguard_core.chunks import buffer_size
 from streamguard_core.producers import Drive
-from streamguard_core.transitions import ProducerState
+from streamguard_core.transitions import (
+    DRAINING,
+)
 
 if TYPE_CHECKING:
     from streamguard_core._pull_session import PullSession
@@ -56,7 +58,7 @@ class Winding:
         """Refuse and count until the iterator ends or is interrupted."""
         session = self._session
         protocol, clock = session._protocol, session._clock
-        while protocol.producer is ProducerState.DRAINING:
+        while protocol.producer is DRAINING:
             step, self._step = self._step, None
             item = await (self._source.__anext__() if step is None else step.wait())
             for chunk in item if session._drive is Drive.BATCHES else [item]:

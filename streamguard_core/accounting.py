@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from streamguard_core.errors import UsageError
 
 
-class CountSource(str, Enum):
+class CountSource(StrEnum):
     """Where a number comes from, best first. An estimate never overwrites a provider's number."""
 
     PROVIDER_FINAL = "provider_final"
@@ -20,9 +20,6 @@ class CountSource(str, Enum):
     HEURISTIC = "heuristic"
     CHUNKS = "chunks"
     NONE = "none"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Count(msgspec.Struct, frozen=True):

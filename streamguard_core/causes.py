@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -11,7 +11,7 @@ MAX_DETAIL: Final = 200
 """Longest detail kept, in characters. Details are for people; they are cut, never refused."""
 
 
-class Category(str, Enum):
+class Category(StrEnum):
     """The group a cause belongs to. The set is closed: reports may switch over it."""
 
     COMPLETED = "completed"
@@ -24,11 +24,8 @@ class Category(str, Enum):
     PRODUCER = "producer"
     SYSTEM = "system"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Party(str, Enum):
+class Party(StrEnum):
     """Who caused something. Completion is nobody's, so it has no party."""
 
     PRODUCER = "PRODUCER"
@@ -38,11 +35,8 @@ class Party(str, Enum):
     SERVER = "SERVER"
     CLOCK = "CLOCK"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Cause(str, Enum):
+class Cause(StrEnum):
     """Why a stream ended. Exactly one is fixed at the cutoff and never replaced (G8).
 
     >>> Cause.CLIENT_DISCONNECT.category
@@ -67,9 +61,6 @@ class Cause(str, Enum):
     TRUNCATED = "TRUNCATED"
     CRASHED = "CRASHED"
     INTERNAL_ERROR = "INTERNAL_ERROR"
-
-    def __str__(self) -> str:
-        return self.value
 
     @property
     def category(self) -> Category:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 import msgspec
 
 
-class ChunkKind(str, Enum):
+class ChunkKind(StrEnum):
     """What a chunk carries; all kinds are billed, not all are shown to the reader."""
 
     TEXT = "text"
@@ -15,9 +15,6 @@ class ChunkKind(str, Enum):
     REFUSAL = "refusal"
     TOOL = "tool"
     DATA = "data"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):

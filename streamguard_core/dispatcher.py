@@ -8,13 +8,15 @@ from collections.abc import Callable
 from streamguard_core.causes import Cause
 from streamguard_core.chunks import AnyChunk, size_of, text_of
 from streamguard_core.gates import CUT, DEFAULT_LOOKBACK, HOLD, PASS, Gate, Verdict
-from streamguard_core.protocol import Offer, StreamProtocol
+from streamguard_core.protocol import ACCEPTED, FULL, Offer, StreamProtocol
 
 
 class Dispatcher:
     """The two buffers of one stream. Knows no loop and no thread: drivers wait, this moves.
 
-    Invariant: `queue` holds the committed and not yet taken chunks, `held` the speculative ones, both in order.
+    Invariant: `queue` holds the chunks the consumer has yet to take, in order. With gates, those are the
+    committed ones, and `held` has the speculative ones. Without, nothing has to be moved when it is
+    committed: `queue` has both, the speculative ones last, and the counters say where they begin.
     """
 
     __slots__ = ("_gates", "_lookback", "_passed", "_text", "held", "protocol", "queue")
@@ -33,29 +35,31 @@ class Dispatcher:
         """Take `chunk` into the speculative buffer if there is room, ask the gates, commit what may go."""
         protocol = self.protocol
         answer = protocol.offer(size, at_ns)
-        if answer is Offer.ACCEPTED:
-            self.held.append(chunk)
+        if answer is ACCEPTED:
             if self._gates:
+                self.held.append(chunk)
                 self._judge(chunk, at_ns)
             else:
+                self.queue.append(chunk)
                 protocol.clear(protocol.produced)
             self.advance(at_ns)
-        elif answer is Offer.FULL:
+        elif answer is FULL:
             self._cut_when_stuck(at_ns)
             if not protocol.live:
                 return protocol.offer(size, at_ns)
         return answer
 
     def advance(self, at_ns: int) -> int:
-        """Commit what is cleared and fits; returns how many chunks moved."""
+        """Commit what is cleared and fits; returns how many chunks were committed."""
         moved = self.protocol.commit(at_ns)
-        for _ in range(moved):
-            self.queue.append(self.held.popleft())
+        if self._gates:
+            for _ in range(moved):
+                self.queue.append(self.held.popleft())
         return moved
 
-    def taken(self, chunk: AnyChunk, at_ns: int) -> int:
-        """The consumer took `chunk` over; returns how many chunks its room let move."""
-        self.protocol.consume(1, size_of(chunk))
+    def taken(self, size: int, at_ns: int) -> int:
+        """The consumer took a chunk of `size` bytes over; returns how many chunks its room let be committed."""
+        self.protocol.consume(1, size)
         return self.advance(at_ns)
 
     def finished(self, at_ns: int) -> None:
@@ -71,10 +75,12 @@ class Dispatcher:
 
     def discard(self) -> int:
         """Throw the speculative chunks away, at the cutoff; returns how many there were."""
+        if not self._gates:
+            for _ in range(len(self.queue) - (self.protocol.committed - self.protocol.consumed)):
+                self.held.append(self.queue.pop())
         dropped = len(self.held)
-        if dropped:
-            self.protocol.discard(sum(size_of(chunk) for chunk in self.held))
-            self.held.clear()
+        self.protocol.discard(sum(size_of(chunk) for chunk in self.held))
+        self.held.clear()
         return dropped
 
     def check_stuck(self, at_ns: int) -> None:
@@ -106,7 +112,7 @@ class Dispatcher:
     def _cut_when_stuck(self, at_ns: int) -> None:
         """A full buffer in which a gate holds everything and the consumer has nothing to take never empties."""
         protocol = self.protocol
-        if protocol.cleared == protocol.committed == protocol.consumed and self.held:
+        if self.held and protocol.cleared == protocol.committed == protocol.consumed:
             protocol.terminate(
                 Cause.GUARDRAIL, f"a gate held {len(self.held)} chunks and the speculative buffer is full", at_ns
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -12,15 +12,12 @@ from streamguard_core.errors import UsageError
 from streamguard_core.limits import check_seconds
 
 
-class Rule(str, Enum):
+class Rule(StrEnum):
     """The three answers to a disconnect."""
 
     CANCEL = "cancel"
     GRACE = "grace"
     DRAIN = "drain"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class DisconnectPolicy(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,26 @@ from streamguard_core.causes import Cause, shorten
 from streamguard_core.errors import UsageError
 from streamguard_core.limits import to_ns
 from streamguard_core.policies import Rule
-from streamguard_core.transitions import ConsumerState, Event, ProducerState, State
+from streamguard_core.transitions import (
+    AWAY,
+    DRAINING,
+    ENDED,
+    FINISHED,
+    ON_CHUNK,
+    ON_DRAIN,
+    ON_EOS,
+    ON_FAIL,
+    ON_FINISH,
+    ON_GONE,
+    ON_LEAVE,
+    ON_READ,
+    OPEN,
+    RUNNING,
+    SEALED,
+    STOPPING,
+    STREAMING,
+    Event,
+)
 
 __all__ = ["TAIL_BYTES", "TAIL_SECONDS", "Action", "Offer", "StreamProtocol"]
 
@@ -42,6 +61,11 @@ class Offer(Enum):
     """No room now: the producer must wait (G5)."""
     REFUSED = "refused"
     """The cutoff has passed, or this chunk caused it: counted as late (G2)."""
+
+
+ACCEPTED: Final = Offer.ACCEPTED
+FULL: Final = Offer.FULL
+REFUSED: Final = Offer.REFUSED
 
 
 class StreamProtocol(Lifecycle):
@@ -66,15 +90,35 @@ class StreamProtocol(Lifecycle):
         """
         produced = self.produced
         if (
-            self.state is State.STREAMING
-            and produced == self.committed
-            and produced - self.consumed < self.max_inflight
+            self.state is STREAMING
+            and produced - self.consumed < self.max_buffered
+            and self.cleared == produced
+            and self.producer is RUNNING
             and self.buffered_bytes + size <= self.max_bytes
             and self.max_away_produced is None
         ):
-            # A stream that streams with nothing uncommitted has a running producer: a finished one is CUTOFF.
-            self.produced = self.cleared = self.committed = produced + 1
+            self.produced = self.cleared = produced + 1
+            if self.committed - self.consumed < self.max_inflight:
+                self.committed += 1
             self.buffered_bytes += size
+            return True
+        return False
+
+    def release(self, size: int) -> bool:
+        """Consume one chunk and commit the next cleared one in one step, while the producer runs.
+
+        Returns:
+            False when there is anything to decide; nothing was counted, `consume()` and `commit()`.
+        """
+        if (
+            self.state is STREAMING
+            and self.producer is RUNNING
+            and self.consumed < self.committed
+        ):
+            self.consumed += 1
+            self.buffered_bytes -= size
+            if self.committed < self.cleared:
+                self.committed += 1
             return True
         return False
 
@@ -83,7 +127,7 @@ class StreamProtocol(Lifecycle):
 
         Only ACCEPTED counts it as produced. A refused chunk is counted as late.
         """
-        if not self.live or self.producer is not ProducerState.RUNNING:
+        if not self.live or self.producer is not RUNNING:
             return self._refuse(size, at_ns)
         if self.max_away_produced is not None and self.produced >= self.max_away_produced:
             self._cut_away("grace is used up: max_tokens reached", at_ns)
@@ -91,17 +135,17 @@ class StreamProtocol(Lifecycle):
         if self.buffered_bytes + size > self.max_bytes:
             return self._no_room(size, at_ns)
         if self.produced - self.committed >= self.max_speculative:
-            return Offer.FULL
+            return FULL
         self.produced += 1
         self.buffered_bytes += size
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             self.first_chunk(at_ns)
-        return Offer.ACCEPTED
+        return ACCEPTED
 
     def first_chunk(self, at_ns: int) -> None:
         """The stream's first chunk was produced."""
         self.first_chunk_ns = at_ns
-        self._move(Event.CHUNK)
+        self._move(ON_CHUNK)
 
     def content(self, at_ns: int) -> None:
         """A chunk with content came: the idle deadline starts anew, the first-token deadline is met."""
@@ -126,7 +170,7 @@ class StreamProtocol(Lifecycle):
         moved = min(self.cleared, room) - self.committed
         if moved > 0:
             self.committed += moved
-            if self.producer is ProducerState.FINISHED:
+            if self.producer is FINISHED:
                 self._complete(at_ns)
         return max(moved, 0)
 
@@ -157,7 +201,7 @@ class StreamProtocol(Lifecycle):
 
     def provider_finished(self, reason: str | None, usage: Usage | None) -> None:
         """The provider said its finish reason or its usage; what is None leaves what is known."""
-        if self.state is State.SEALED:
+        if self.state is SEALED:
             return
         if reason is not None:
             self.finish = shorten(reason)
@@ -166,16 +210,16 @@ class StreamProtocol(Lifecycle):
 
     def producer_finished(self, at_ns: int) -> None:
         """The producer ended by itself, without an error."""
-        self._producer_ended(Event.FINISH, at_ns)
-        if self.producer is ProducerState.FINISHED:
+        self._producer_ended(ON_FINISH, at_ns)
+        if self.producer is FINISHED:
             self._complete(at_ns)
 
     def producer_failed(self, cause: Cause, detail: str, at_ns: int) -> None:
         """The producer raised; before the cutoff that is the cause, after it only history."""
-        self._producer_ended(Event.FAIL, at_ns)
+        self._producer_ended(ON_FAIL, at_ns)
         if self.live:
             self.terminate(cause, detail, at_ns)
-        elif self.state is not State.SEALED:
+        elif self.state is not SEALED:
             self._record(cause, None, detail, at_ns)
 
     def overrun(self, detail: str, at_ns: int) -> None:
@@ -192,16 +236,16 @@ class StreamProtocol(Lifecycle):
 
     def reading(self) -> None:
         """The consumer asks for a chunk, for the first time or again after it left."""
-        if self._allowed(Event.READ):
-            self._move(Event.READ)
+        if self._allowed(ON_READ):
+            self._move(ON_READ)
             if self.live:
                 self.until_ns = self.max_away_produced = None
 
     def disconnected(self, detail: str, at_ns: int) -> None:
         """The consumer's transport is gone: intent, which the policy turns into authority (G9)."""
-        if self.consumer is ConsumerState.ENDED or self.state is State.SEALED:
+        if self.consumer is ENDED or self.state is SEALED:
             return
-        away = self.consumer is ConsumerState.AWAY
+        away = self.consumer is AWAY
         if not self.live:
             if not away:
                 self._record(Cause.CLIENT_DISCONNECT, None, detail, at_ns)
@@ -209,7 +253,7 @@ class StreamProtocol(Lifecycle):
             return
         if away:
             return
-        self._move(Event.LEAVE)
+        self._move(ON_LEAVE)
         if self.finish is not None and self.produced == self.committed:
             self._harvest_tail(detail, at_ns)
         elif self.policy.rule is Rule.GRACE:
@@ -226,15 +270,15 @@ class StreamProtocol(Lifecycle):
 
     def leave(self, at_ns: int) -> None:
         """After the cutoff: nobody reads on; the receipt need not wait for the consumer."""
-        if not self.live and self._allowed(Event.LEAVE):
-            self._move(Event.LEAVE)
+        if not self.live and self._allowed(ON_LEAVE):
+            self._move(ON_LEAVE)
             self._seal_when_settled(at_ns)
 
     def take_eos(self, at_ns: int) -> bool:
         """Hand EOS over: True exactly once, after every committed chunk was consumed (G6)."""
-        if not self.eos_ready or not self._allowed(Event.EOS):
+        if not self.eos_ready or not self._allowed(ON_EOS):
             return False
-        self._move(Event.EOS)
+        self._move(ON_EOS)
         self._seal_when_settled(at_ns)
         return True
 
@@ -242,34 +286,34 @@ class StreamProtocol(Lifecycle):
 
     def _refuse(self, size: int, at_ns: int) -> Offer:
         self.late += 1
-        if self.producer is ProducerState.DRAINING:
+        if self.producer is DRAINING:
             self.drained_bytes += size
             if self.max_drain_bytes is not None and self.drained_bytes >= self.max_drain_bytes:
                 self.stop_draining(at_ns)
-        return Offer.REFUSED
+        return REFUSED
 
     def _no_room(self, size: int, at_ns: int) -> Offer:
         if size <= self.max_bytes:
-            return Offer.FULL
+            return FULL
         self.overrun(f"one chunk of {size} bytes does not fit into max_buffer_bytes", at_ns)
-        return Offer.REFUSED
+        return REFUSED
 
     def _complete(self, at_ns: int) -> None:
         """Completion: the producer has finished and every chunk is committed."""
         if self.live and self.committed == self.produced:
-            self.client_left_early = self.consumer is ConsumerState.AWAY
+            self.client_left_early = self.consumer is AWAY
             self.terminate(Cause.COMPLETED, "", at_ns)
 
     def _producer_ended(self, event: Event, at_ns: int) -> None:
         """A running producer ended; one that was told to has confirmed its end."""
-        told = self.producer in (ProducerState.STOPPING, ProducerState.DRAINING)
+        told = self.producer in (STOPPING, DRAINING)
         if event not in table.PRODUCER_TABLE[self.producer]:
             return
         self._move(event)
         if told:
             self.close_confirmed_ns = at_ns
             self.until_ns = None
-            self._move(Event.GONE)
+            self._move(ON_GONE)
             self._seal_when_settled(at_ns)
 
     def _cut_away(self, detail: str, at_ns: int) -> None:
@@ -278,8 +322,8 @@ class StreamProtocol(Lifecycle):
 
     def _cut_and_drain(self, cause: Cause, detail: str, at_ns: int) -> None:
         self.max_drain_bytes = self.policy.max_bytes
-        self.terminate(cause, detail, at_ns, event=Event.DRAIN)
-        if self.producer is ProducerState.DRAINING:
+        self.terminate(cause, detail, at_ns, event=ON_DRAIN)
+        if self.producer is DRAINING:
             self.until_ns = at_ns + to_ns(self.policy.seconds)
 
     def _harvest_tail(self, detail: str, at_ns: int) -> None:
@@ -287,8 +331,8 @@ class StreamProtocol(Lifecycle):
         self.client_left_early = True
         self.policy_applied = "tail"
         self._record(Cause.CLIENT_DISCONNECT, None, detail, at_ns, intent=True)
-        self.terminate(Cause.COMPLETED, "", at_ns, event=Event.DRAIN)
-        if self.producer is ProducerState.DRAINING:
+        self.terminate(Cause.COMPLETED, "", at_ns, event=ON_DRAIN)
+        if self.producer is DRAINING:
             self.max_drain_bytes = TAIL_BYTES
             self.until_ns = at_ns + to_ns(TAIL_SECONDS)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +14,7 @@ from streamguard_core.causes import Category, Cause, Party, Signal
 SCHEMA_VERSION: Final = 1
 
 
-class CloseState(str, Enum):
+class CloseState(StrEnum):
     """Whether the producer is known to have ended (G10)."""
 
     ENDED = "ended"
@@ -23,9 +23,6 @@ class CloseState(str, Enum):
     """It was told to end, and it did."""
     UNCONFIRMED = "unconfirmed"
     """It was told to end, and had not by the close deadline."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,13 @@ from enum import Enum
 from typing import Final
 
 
-class State(Enum):
+class Identity(Enum):
+    """An enum hashed by identity: the table is looked up at every ending, and Enum's own hash is Python code."""
+
+    __hash__ = object.__hash__
+
+
+class State(Identity):
     """What has been decided about the stream."""
 
     OPEN = "open"
@@ -30,7 +36,7 @@ class State(Enum):
     """The receipt exists."""
 
 
-class ProducerState(Enum):
+class ProducerState(Identity):
     """Whether the producer still runs."""
 
     RUNNING = "running"
@@ -46,7 +52,7 @@ class ProducerState(Enum):
     """It had not ended by the close deadline."""
 
 
-class ConsumerState(Enum):
+class ConsumerState(Identity):
     """Whether the consumer still reads."""
 
     ABSENT = "absent"
@@ -58,7 +64,7 @@ class ConsumerState(Enum):
     """It was handed EOS."""
 
 
-class Event(Enum):
+class Event(Identity):
     """What moves a role."""
 
     CHUNK = "the first chunk"
@@ -73,6 +79,34 @@ class Event(Enum):
     EOS = "EOS was handed over"
     SEAL = "the receipt was written"
 
+
+# The members as plain names: on Python 3.11 reading one from its class costs 150 ns, a name 8 (3.12 mended it).
+OPEN: Final = State.OPEN
+STREAMING: Final = State.STREAMING
+CUTOFF: Final = State.CUTOFF
+DRAINED: Final = State.DRAINED
+SEALED: Final = State.SEALED
+RUNNING: Final = ProducerState.RUNNING
+FINISHED: Final = ProducerState.FINISHED
+FAILED: Final = ProducerState.FAILED
+DRAINING: Final = ProducerState.DRAINING
+STOPPING: Final = ProducerState.STOPPING
+UNCONFIRMED: Final = ProducerState.UNCONFIRMED
+ABSENT: Final = ConsumerState.ABSENT
+READING: Final = ConsumerState.READING
+AWAY: Final = ConsumerState.AWAY
+ENDED: Final = ConsumerState.ENDED
+ON_CHUNK: Final = Event.CHUNK
+ON_FINISH: Final = Event.FINISH
+ON_FAIL: Final = Event.FAIL
+ON_CUT: Final = Event.CUT
+ON_DRAIN: Final = Event.DRAIN
+ON_GIVE_UP: Final = Event.GIVE_UP
+ON_GONE: Final = Event.GONE
+ON_READ: Final = Event.READ
+ON_LEAVE: Final = Event.LEAVE
+ON_EOS: Final = Event.EOS
+ON_SEAL: Final = Event.SEAL
 
 AnyState = State | ProducerState | ConsumerState
 
