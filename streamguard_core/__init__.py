@@ -25,6 +25,7 @@ from streamguard_core.receipt import Attempt, CloseState, Instants, OpenRecord, 
 from streamguard_core.scope import Governed, Scope, current_scope, use_scope
 from streamguard_core.session import StreamSession
 from streamguard_core.statistics import Statistics
+from streamguard_core.sync_session import SyncStreamSession
 from streamguard_core.transitions import TRANSITIONS, ConsumerState, ProducerState, State
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "StreamGuardError",
     "StreamProtocol",
     "StreamSession",
+    "SyncStreamSession",
     "SystemClock",
     "TruncatedStream",
     "Usage",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -13,7 +14,7 @@ from streamguard_core._seal import Description, build_receipt
 from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause
 from streamguard_core.clock import Clock, SystemClock
-from streamguard_core.errors import UsageError
+from streamguard_core.errors import LedgerError, StreamGuardError, TruncatedStream, UsageError
 from streamguard_core.gates import Gate, check_gates
 from streamguard_core.ledger import Ledger
 from streamguard_core.limits import DEFAULT_DEADLINES, Deadlines, Limits
@@ -215,6 +216,18 @@ class SessionBase:
         if self._observers and signal is not None:
             self._observers.notify(CutOff(signal, self.statistics()))
 
+    def _producer_ended(self, error: BaseException | None) -> None:
+        """The producer is out of the way: by itself, by failing, or because it was told to."""
+        now_ns = self._clock.monotonic_ns()
+        if error is None or isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self._protocol.producer_finished(now_ns)
+        else:
+            cause = _cause_of(error)
+            if self._protocol.live:
+                logger.warning("stream %s: the producer raised %s", self.stream_id, type(error).__name__)
+            self._protocol.producer_failed(cause, describe(error), now_ns)
+        self._perform()
+
     def _build_receipt(self) -> Receipt:
         """Seal the protocol, build the receipt, begin to make it durable. Exactly once (G11)."""
         self._protocol.seal(self._clock.monotonic_ns())
@@ -237,10 +250,14 @@ def new_stream_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def _cause_of(error: BaseException) -> Cause:
+    if isinstance(error, TruncatedStream):
+        return Cause.TRUNCATED
+    return Cause.INTERNAL_ERROR if isinstance(error, LedgerError | UsageError) else Cause.PRODUCER_ERROR
+
+
 def describe(error: BaseException) -> str:
     """An error as a receipt may show it: its type, and its text only where we wrote that ourselves."""
-    from streamguard_core.errors import StreamGuardError
-
     name = type(error).__name__
     return f"{name}: {error}" if isinstance(error, StreamGuardError) and str(error) else name
 

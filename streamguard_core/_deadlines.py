@@ -18,6 +18,20 @@ def next_due(protocol: StreamProtocol) -> Due | None:
     return min(_dues(protocol), key=_instant, default=None)
 
 
+def next_look(protocol: StreamProtocol, now_ns: int) -> int | None:
+    """When to look at the deadlines again; None for never.
+
+    A wait that begins per chunk (idle, stall) is not announced: while one may begin, look again after
+    its timeout, so that timers move when they fire and not per chunk.
+    """
+    due = next_due(protocol)
+    looks = [due[0]] if due is not None else []
+    if protocol.live:
+        waits = (protocol.deadlines.idle, protocol.deadlines.consumer_stall)
+        looks += [now_ns + to_ns(wait) for wait in waits if wait is not None]
+    return min(looks, default=None)
+
+
 def tick(protocol: StreamProtocol, now_ns: int) -> None:
     """Apply every deadline that has passed by `now_ns`, the earliest first, at the instant it was due."""
     while (due := next_due(protocol)) is not None and due[0] <= now_ns:

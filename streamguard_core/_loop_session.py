@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from streamguard_core._base import SessionBase, describe, logger
-from streamguard_core._deadlines import next_due, tick
+from streamguard_core._base import SessionBase, describe
+from streamguard_core._deadlines import next_look, tick
 from streamguard_core._interrupt import Interrupt
 from streamguard_core.causes import Cause
 from streamguard_core.clock import LoopClock, SystemClock
-from streamguard_core.errors import CutOffError, LedgerError, TruncatedStream, UsageError
-from streamguard_core.limits import NANOSECONDS, to_ns
+from streamguard_core.errors import CutOffError, LedgerError, UsageError
+from streamguard_core.limits import NANOSECONDS
 from streamguard_core.protocol import Action
 from streamguard_core.transitions import (
     DRAINED,
@@ -27,9 +27,6 @@ from streamguard_core.transitions import (
 T = TypeVar("T")
 _TICK_NS = 1_000_000
 """Timers are floats of seconds: one that fires this much early is taken as on time."""
-
-
-_NEVER = 1 << 62
 
 
 class LoopSession(SessionBase):
@@ -258,26 +255,13 @@ class LoopSession(SessionBase):
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _producer_ended(self, error: BaseException | None) -> None:
-        """The producer is out of the way: by itself, by failing, or because it was told to."""
-        now_ns = self._clock.monotonic_ns()
-        if error is None or isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._protocol.producer_finished(now_ns)
-        else:
-            cause = _cause_of(error)
-            if self._protocol.live:
-                logger.warning("stream %s: the producer raised %s", self.stream_id, type(error).__name__)
-            self._protocol.producer_failed(cause, describe(error), now_ns)
-        self._perform()
-
     def _arm(self) -> None:
         """One timer for the earliest deadline; it is moved forward when it fires, not per chunk."""
         if self._loop is None:
             return
-        due = next_due(self._protocol)
         now_ns = self._clock.monotonic_ns()
-        at_ns = min(_NEVER if due is None else due[0], now_ns + self._watch_ns())
-        if at_ns >= _NEVER:
+        at_ns = next_look(self._protocol, now_ns)
+        if at_ns is None:
             return
         if self._timer is not None:
             if self._armed_ns <= at_ns and not self._timer.cancelled():
@@ -287,12 +271,6 @@ class LoopSession(SessionBase):
         # Bounded waits (grace, drain, close) must not depend on somebody holding the session.
         target: Callable[[], Any] = weakref.ref(self) if self._protocol.until_ns is None else lambda: self
         self._timer = self._loop.call_later(max(at_ns - now_ns, 0) / NANOSECONDS, _fire, target)
-
-    def _watch_ns(self) -> int:
-        """A wait that begins per chunk (idle, stall) may be due this soon: look again by then."""
-        deadlines = self._protocol.deadlines
-        waits = [wait for wait in (deadlines.idle, deadlines.consumer_stall) if wait is not None]
-        return to_ns(min(waits)) if waits and self._protocol.live else _NEVER
 
     def _on_timer(self) -> None:
         now_ns = self._clock.monotonic_ns()
@@ -377,12 +355,6 @@ def current_task() -> asyncio.Task[Any] | None:
         return asyncio.current_task()
     except RuntimeError:
         return None
-
-
-def _cause_of(error: BaseException) -> Cause:
-    if isinstance(error, TruncatedStream):
-        return Cause.TRUNCATED
-    return Cause.INTERNAL_ERROR if isinstance(error, LedgerError | UsageError) else Cause.PRODUCER_ERROR
 
 
 def _succeeded(future: Future[None]) -> bool:

@@ -1,0 +1,370 @@
+"""Runs one stream without an event loop: `SyncStreamSession`, for WSGI and synchronous chains."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from streamguard_core._base import SessionBase, describe
+from streamguard_core._deadlines import next_look, tick
+from streamguard_core.causes import Cause
+from streamguard_core.chunks import AnyChunk, buffer_size
+from streamguard_core.dispatcher import Dispatcher
+from streamguard_core.errors import UsageError
+from streamguard_core.limits import NANOSECONDS
+from streamguard_core.policies import Rule
+from streamguard_core.producers import Drive
+from streamguard_core.protocol import Action
+from streamguard_core.receipt import Receipt
+from streamguard_core.transitions import DRAINED, DRAINING, STOPPING
+
+
+class SyncStreamSession(SessionBase):
+    """One stream of a blocking iterator, over the same protocol as `StreamSession`.
+
+    The reader's thread runs the iterator. Another thread may end the stream at any time: the cause is fixed
+    and the count frozen at once, and the provider's transport is closed (`on_close`), which makes a blocked
+    read fail; without such a transport a blocked iterator ends at its next chunk.
+
+    Takes the keywords of `StreamSession`, except `own_task`. `on_disconnect` is `cancel()` or `drain(...)`:
+    a grace needs somebody who reads on, which only `StreamSession` has.
+
+    Raises:
+        UsageError: for a producer that is no sync iterator (or a callable returning one), and for `grace`.
+
+    Example:
+        >>> with SyncStreamSession(iter(["never", "again"])) as session:
+        ...     chunks = list(session)
+        >>> chunks, str(session.receipt().cause)
+        (['never', 'again'], 'COMPLETED')
+    """
+
+    __slots__ = (
+        "_dispatcher",
+        "_done",
+        "_handed",
+        "_inside",
+        "_iterator",
+        "_lock",
+        "_reader",
+        "_started",
+        "_timer",
+    )
+
+    def __init__(self, producer: object | None = None, **keywords: Any) -> None:
+        super().__init__(producer, **keywords)
+        if self._protocol.policy.rule is Rule.GRACE:
+            raise UsageError("on_disconnect=grace(...) was given to a SyncStreamSession; use a StreamSession")
+        # Reentrant: closing an iterator runs its code, which may report back.
+        self._lock = threading.RLock()
+        self._done = threading.Event()
+        self._dispatcher = Dispatcher(self._protocol, self._gates)
+        self._iterator: Iterator[AnyChunk] | None = None
+        self._inside = False
+        """True while the reader's thread runs the iterator, which nobody else may touch then."""
+        self._reader = 0
+        self._handed = 0
+        """How many chunks `read_ready()` handed over last; consumed when it is called again."""
+        self._started = False
+        self._timer: threading.Timer | None = None
+
+    # -- start and read --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin: write the OPEN record and start the clocks. The provider is called by the first read."""
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
+            if self._protocol.live:
+                self._protocol.opened_ns = self._clock.monotonic_ns()
+                self._protocol.producer_since_ns = self._protocol.opened_ns
+            self._write_open()
+            self._arm()
+
+    def attach(self, producer: object) -> None:
+        """Give the producer that was not there when the session was built."""
+        self._set_producer(producer)
+
+    def opened(self) -> None:
+        """Wait until the OPEN record is durable; only then may the provider be called.
+
+        Raises:
+            LedgerError: when the ledger could not write it. The stream is cut off as INTERNAL_ERROR.
+        """
+        self.start()
+        if self._opening is not None:
+            try:
+                self._opening.result()
+            except Exception:
+                self.terminate(Cause.INTERNAL_ERROR, "the OPEN record could not be written")
+                raise
+
+    def __iter__(self) -> Iterator[AnyChunk]:
+        """The chunks, in order, until EOS. One reader at a time; a producer's failure is told by `cause`."""
+        self._claim_reader()
+        try:
+            self._open_iterator()
+            while True:
+                while (chunk := self._next_committed()) is None:
+                    if not self._advance():
+                        self._hand_eos()
+                        return
+                yield chunk
+                self._took(chunk)
+        except GeneratorExit:
+            self._leave("the reader closed its iterator")
+        finally:
+            self._reader = 0
+
+    def read_ready(self, limit: int = 16) -> list[AnyChunk]:
+        """One or more chunks that are committed, at most `limit`; waits for the first; `[]` is EOS.
+
+        Calling again says that the previous batch was sent.
+        """
+        if limit < 1:
+            raise UsageError(f"read_ready(limit={limit}) was called; a batch has at least 1 chunk")
+        self._claim_reader()
+        try:
+            self._open_iterator()
+            for chunk in list(islice(self._dispatcher.queue, self._handed)):
+                self._took(chunk)
+            self._handed = 0
+            while self._next_committed() is None:
+                if not self._advance():
+                    self._hand_eos()
+                    return []
+            inflight = self._protocol.committed - self._protocol.consumed
+            batch = list(islice(self._dispatcher.queue, min(limit, inflight)))
+            self._handed = len(batch)
+            return batch
+        finally:
+            self._reader = 0
+
+    # -- endings ---------------------------------------------------------------------------------------
+
+    def cancel(self, detail: str = "") -> None:
+        """End now: the user asked for it (`USER_CANCEL`). Safe from any thread."""
+        self.terminate(Cause.USER_CANCEL, detail)
+
+    def terminate(self, cause: Cause, detail: str = "") -> None:
+        """End now, with authority, for `cause`. Safe from any thread, at any time, twice."""
+        self._apply(lambda now_ns: self._protocol.terminate(cause, detail, now_ns))
+
+    def disconnected(self, detail: str = "") -> None:
+        """The reader's transport is gone: intent, which the policy turns into authority (G9)."""
+        self._apply(lambda now_ns: self._protocol.disconnected(detail, now_ns))
+
+    def close(self) -> None:
+        """Nobody reads on: end a live stream as the policy says, and seal."""
+        if self._started or not self._protocol.live:
+            self._leave("the session was closed")
+        else:
+            self.terminate(Cause.CLIENT_DISCONNECT, "closed before it was started")
+
+    def receipt(self) -> Receipt:
+        """Wait for the seal and for the ledger; returns the receipt.
+
+        Raises:
+            LedgerError: when the ledger could not make it durable.
+            UsageError: when the stream was never started.
+        """
+        if not self._started and self._protocol.live:
+            raise UsageError("receipt() was called before the stream was started; start() it or read it first")
+        if self._reader != threading.get_ident():
+            # Nobody is reading in this thread, so nobody is kept from reading by being waited for here.
+            self._apply(self._protocol.leave)
+        self._done.wait()
+        if self._closing is not None:
+            self._closing.result()
+        assert self._sealed is not None
+        return self._sealed
+
+    def __enter__(self) -> SyncStreamSession:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None and not isinstance(error, GeneratorExit):
+            self.terminate(Cause.CONSUMER_ERROR, describe(error))
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_started", False) and self._sealed is None:
+            warnings.warn(
+                f"{self!r} was dropped without being closed; use `with`, or read it to its end",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+            self._apply(
+                lambda now_ns: self._protocol.terminate(
+                    Cause.CONSUMER_ERROR, "the session was dropped without being closed", now_ns
+                )
+            )
+            self._apply(self._protocol.leave)
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _claim_reader(self) -> None:
+        self.start()
+        with self._lock:
+            if self._reader:
+                raise UsageError(f"session {self.stream_id} is being read; a stream has one reader at a time")
+            self._reader = threading.get_ident()
+            self._protocol.reading()
+
+    def _open_iterator(self) -> None:
+        """Call the producer, once the OPEN record is durable."""
+        if self._iterator is not None or not self._protocol.live:
+            return
+        self.opened()
+        if self._drive is Drive.FACTORY:
+            self._drive, self._producer = Drive.SYNC, self._producer()
+        if self._drive is not Drive.SYNC:
+            error = UsageError(
+                f"a {type(self._producer).__name__} was given to a SyncStreamSession;"
+                " give a sync iterator, or use StreamSession"
+            )
+            self._producer_over(error)
+            raise error
+        self._iterator = iter(self._producer)
+
+    def _next_committed(self) -> AnyChunk | None:
+        """The oldest chunk the reader may take, or None."""
+        protocol = self._protocol
+        return self._dispatcher.queue[0] if protocol.committed > protocol.consumed else None
+
+    def _advance(self) -> bool:
+        """Run the iterator for one chunk; False when there is nothing more to read."""
+        with self._lock:
+            if not self._protocol.live or self._iterator is None:
+                return False
+            self._inside = True
+            self._protocol.producer_since_ns = self._clock.monotonic_ns() if self._protocol.timed else None
+        try:
+            chunk = next(self._iterator)
+        except StopIteration:
+            self._producer_over(None)
+        except BaseException as error:
+            self._producer_over(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._offer(chunk)
+        return True
+
+    def _offer(self, chunk: AnyChunk) -> None:
+        with self._lock:
+            self._inside = False
+            now_ns = self._clock.monotonic_ns()
+            self._dispatcher.offer(chunk, buffer_size(chunk), now_ns)
+            if chunk:
+                self._protocol.content(now_ns)
+            self._protocol.producer_since_ns = None
+            if self._protocol.timed:
+                self._protocol.consumer_since_ns = now_ns
+            self._perform()
+            if self._protocol.producer is STOPPING:
+                self._close_iterator()
+
+    def _took(self, chunk: AnyChunk) -> None:
+        """The reader came back: the chunk is consumed."""
+        with self._lock:
+            self._protocol.consumer_since_ns = None
+            self._dispatcher.queue.popleft()
+            self._dispatcher.taken(buffer_size(chunk), self._clock.monotonic_ns())
+            self._perform()
+
+    def _hand_eos(self) -> None:
+        self._apply(self._protocol.take_eos)
+
+    def _leave(self, detail: str) -> None:
+        """The reader left: the policy decides; under a drain the provider is read on, right here."""
+        self._apply(lambda now_ns: self._protocol.disconnected(detail, now_ns))
+        self._apply(self._protocol.leave)
+        while self._protocol.producer is DRAINING and self._iterator is not None:
+            self._inside = True
+            try:
+                chunk = next(self._iterator)
+            except StopIteration:
+                self._producer_over(None)
+            except Exception as error:  # noqa: BLE001 - history of a stream that has ended
+                self._producer_over(error)
+            else:
+                self._offer(chunk)
+                self._on_timer()
+
+    def _producer_over(self, error: BaseException | None) -> None:
+        """The iterator ended, by itself or by failing: what gates still hold is decided first."""
+        with self._lock:
+            self._inside = False
+            if error is None and self._protocol.live:
+                self._dispatcher.finished(self._clock.monotonic_ns())
+            self._producer_ended(error)
+
+    def _apply(self, step: Callable[[int], object]) -> None:
+        with self._lock:
+            step(self._clock.monotonic_ns())
+            self._perform()
+
+    def _perform(self) -> None:
+        """Carry out what the protocol decided, until it has nothing more to say."""
+        protocol = self._protocol
+        while protocol.pending:
+            for action in protocol.take_actions():
+                if action is Action.CLOSE_PRODUCER:
+                    self._close_transports()
+                    self._close_iterator()
+                elif action is Action.WAKE_CONSUMER:
+                    self._dispatcher.discard()
+                    self._notify_cutoff()
+                elif action is Action.ARM:
+                    self._arm()
+                elif action is Action.SEAL and protocol.state is DRAINED:
+                    self._build_receipt()
+                    self._disarm()
+                    self._done.set()
+
+    def _close_iterator(self) -> None:
+        """Close the iterator if its own thread is not in it; else that thread closes it when it returns."""
+        if self._inside:
+            return
+        iterator, self._iterator = self._iterator, None
+        error: BaseException | None = None
+        try:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+        except Exception as raised:  # noqa: BLE001 - history of a stream that has ended
+            error = raised
+        self._producer_ended(error)
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """One timer thread for the earliest deadline, only where there is one."""
+        self._disarm()
+        now_ns = self._clock.monotonic_ns()
+        at_ns = next_look(self._protocol, now_ns)
+        if at_ns is None or self._sealed is not None:
+            return
+        delay = max(at_ns - now_ns, 0) / NANOSECONDS
+        self._timer = threading.Timer(delay, self._on_timer)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timer(self) -> None:
+        with self._lock:
+            tick(self._protocol, self._clock.monotonic_ns())
+            self._perform()
+            if self._sealed is None:
+                self._arm()
