@@ -52,3 +52,11 @@ class Interrupt:
             task.uncancel()
         self._issued = 0
         return task.cancelling() > self._before
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """The running task, or None in a callback and outside of any loop."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

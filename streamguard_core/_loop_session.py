@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from streamguard_core._base import SessionBase, describe
 from streamguard_core._deadlines import next_look, tick
-from streamguard_core._interrupt import Interrupt
+from streamguard_core._interrupt import Interrupt, current_task
 from streamguard_core.causes import Cause
 from streamguard_core.clock import LoopClock, SystemClock
 from streamguard_core.errors import CutOffError, LedgerError, UsageError
@@ -348,13 +348,6 @@ def _fire(target: Callable[[], Any]) -> None:
 def _send_if_live(interrupt: Interrupt) -> None:
     if interrupt.task is not None and interrupt.task is not current_task():
         interrupt.send()
-
-
-def current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
 
 
 def _succeeded(future: Future[None]) -> bool:

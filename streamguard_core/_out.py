@@ -64,6 +64,7 @@ class SessionOut:
         "_timed",
         "consumer",
         "putters",
+        "told",
         "unawaited",
     )
 
@@ -93,6 +94,8 @@ class SessionOut:
         """What producers wait for while there is no room, in their order."""
         self.consumer: asyncio.Future[None] | None = None
         """What a parked consumer waits for."""
+        self.told = False
+        """True once an emitter was told of the cutoff, by an exception it is unwinding from."""
         self.unawaited: _Waiting | None = None
         """A chunk that waits for room and whose emitter has not awaited yet."""
 
@@ -239,13 +242,22 @@ class SessionOut:
             self.wake_consumer()
         if protocol.pending:
             self._perform()
-        if answer is REFUSED and protocol.producer is not DRAINING:
-            raise CutOffError("out() was called after the cutoff; return from run() once cancel_event is set")
+        if answer is REFUSED or (answer is ACCEPTED and not protocol.live):
+            # Refused, or accepted and then cut off by a gate: the emitter must not go on.
+            self._refuse_emitter()
         return answer
 
     def _perform(self) -> None:
         if (session := self._session()) is not None:
             session._perform()
+
+    def _refuse_emitter(self) -> None:
+        if self._protocol.producer is DRAINING:
+            return
+        self.told = True
+        raise CutOffError(
+            "out() was called after the cutoff; return from run() once cancel_event is set"
+        )
 
     def _overrun(self) -> None:
         """Somebody emitted again without awaiting: the waiting chunk is late, and the stream is cut off."""

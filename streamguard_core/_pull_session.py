@@ -7,8 +7,8 @@ import weakref
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from streamguard_core._interrupt import running_task
-from streamguard_core._loop_session import LoopSession, current_task
+from streamguard_core._interrupt import current_task, running_task
+from streamguard_core._loop_session import LoopSession
 from streamguard_core._pump import close_iterator
 from streamguard_core._stepping import NOT_READY, Detached, Step
 from streamguard_core._winding import Winding

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from streamguard_core._interrupt import current_task
 from streamguard_core._out import SessionOut
 from streamguard_core.errors import CutOffError, UsageError
 from streamguard_core.producers import Drive, classify
@@ -62,8 +63,24 @@ class Pump:
     def stop(self) -> None:
         """Tell the producer to end: the event first, then a cancellation."""
         self._flag.set()
-        if self.task is not None:
+        task = self.task
+        if task is None:
+            return
+        if task is current_task():
+            # The producer cut its own stream off, mostly in `out()`, which raises: a cancellation on top
+            # would only interrupt its clean-up.
+            asyncio.get_running_loop().call_soon(self._cancel_unless_told)
+        else:
+            task.cancel("streamguard: cutoff")
+
+    def _cancel_unless_told(self) -> None:
+        if self.task is not None and not self._out.told:
             self.task.cancel("streamguard: cutoff")
+
+    def given_up(self) -> None:
+        """The close deadline passed: a last cancellation, whatever it interrupts."""
+        if self.task is not None:
+            self.task.cancel("streamguard: close deadline")
 
     async def _run(self, drive: Drive, producer: Any, opened: Awaitable[None] | None) -> None:
         if opened is not None:

@@ -190,6 +190,11 @@ class PushSession(PullSession):
         else:
             self._stop_pull()
 
+    def _given_up(self) -> None:
+        if isinstance(self._pump, Pump):
+            self._pump.given_up()
+        super()._given_up()
+
     def _wake_consumer(self) -> None:
         if self._dispatcher is not None:
             self._dispatcher.discard()

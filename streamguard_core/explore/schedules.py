@@ -1,0 +1,174 @@
+"""Explores the asyncio driver: runs `StreamSession` under every schedule with at most `deviations` detours.
+
+A schedule is a list of choices: which of the ready callbacks runs next. Choice 0 is what asyncio would do
+(first in, first out). All schedules with at most `deviations` other choices are executed, each from the
+start on a fresh loop with virtual time, and each end is checked against the guarantees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from streamguard_core.causes import Cause
+from streamguard_core.explore.scenarios import Run, Scenario
+from streamguard_core.explore.schedule_loop import Deadlock, ScheduleLoop
+from streamguard_core.policies import Rule
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A guarantee that did not hold, with the schedule that shows it."""
+
+    scenario: str
+    guarantee: str
+    text: str
+    schedule: tuple[int, ...]
+
+
+@dataclass
+class SessionReport:
+    """What a search found."""
+
+    scenarios: int = 0
+    schedules: int = 0
+    longest: int = 0
+    """The most choices in one schedule."""
+    failures: list[Failure] = field(default_factory=list)
+
+
+class _Script:
+    """Plays a prefix of choices, then choice 0; records how wide each choice was."""
+
+    def __init__(self, prefix: tuple[int, ...]) -> None:
+        self._prefix = prefix
+        self.taken: list[int] = []
+        self.widths: list[int] = []
+
+    def __call__(self, width: int) -> int:
+        at = len(self.taken)
+        choice = self._prefix[at] if at < len(self._prefix) else 0
+        self.taken.append(min(choice, width - 1))
+        self.widths.append(width)
+        return self.taken[-1]
+
+
+def explore_sessions(scenarios: Iterable[Scenario], deviations: int = 2) -> SessionReport:
+    """Execute every scenario under every schedule with at most `deviations` choices other than 0."""
+    report = SessionReport()
+    for scenario in scenarios:
+        report.scenarios += 1
+        _explore(scenario, deviations, report)
+    return report
+
+
+def _explore(scenario: Scenario, deviations: int, report: SessionReport) -> None:
+    """Depth first: after each execution, branch at every choice behind its prefix."""
+    work: list[tuple[tuple[int, ...], int]] = [((), deviations)]
+    while work:
+        prefix, left = work.pop()
+        script = _Script(prefix)
+        problems = execute(scenario, script)
+        report.schedules += 1
+        report.longest = max(report.longest, len(script.taken))
+        report.failures += [
+            Failure(str(scenario), guarantee, text, tuple(script.taken)) for guarantee, text in problems
+        ]
+        if left:
+            for at in range(len(prefix), len(script.taken)):
+                for choice in range(1, script.widths[at]):
+                    work.append(((*script.taken[:at], choice), left - 1))
+
+
+def execute(scenario: Scenario, script: _Script | None = None) -> list[tuple[str, str]]:
+    """Run one schedule; returns what did not hold, as (guarantee, text)."""
+    loop, run = ScheduleLoop(script or _Script(())), Run()
+    try:
+        loop.run_until_complete(scenario.play(run))
+        left = [task for task in asyncio.all_tasks(loop) if not task.done()]
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=10))
+            left = [task for task in left if not task.done()]
+    except Deadlock as error:
+        return [("G7", f"deadlock: {error}; {run.session!r}")]
+    except Exception as error:  # noqa: BLE001 - whatever a schedule makes fail is a finding
+        return [("error", f"{type(error).__name__}: {error}")]
+    finally:
+        loop.close()
+    problems = [("G10", f"a task was left behind: {task.get_name()}") for task in left]
+    problems += [("error", problem) for problem in loop.problems]
+    return problems + list(check(scenario, run))
+
+
+def check(scenario: Scenario, run: Run) -> Iterable[tuple[str, str]]:
+    """The guarantees, as far as they show from outside."""
+    if len(run.ledger.receipts) != 1:
+        yield "G11", f"{len(run.ledger.receipts)} receipts"
+        return
+    receipt = run.ledger.receipts[0]
+    if len(run.at_cutoff) != 1:
+        yield "G1", f"{len(run.at_cutoff)} cutoffs"
+    elif run.at_cutoff[0].committed != receipt.committed:
+        yield "G2", f"committed moved from {run.at_cutoff[0].committed} to {receipt.committed} after the cutoff"
+    if not receipt.produced >= receipt.committed >= receipt.consumed:
+        yield "G3", f"{receipt.produced} >= {receipt.committed} >= {receipt.consumed} does not hold"
+    if receipt.produced - receipt.committed > 3 or receipt.committed - receipt.consumed > 2:
+        yield "G4", f"too much was buffered: {receipt.produced}, {receipt.committed}, {receipt.consumed}"
+    if run.delivered != [str(index) for index in range(len(run.delivered))]:
+        yield "order", f"delivered {run.delivered}"
+    if len(run.delivered) > receipt.committed:
+        yield "G2", f"{len(run.delivered)} chunks were delivered, {receipt.committed} committed"
+    if run.eos and len(run.delivered) != receipt.committed:
+        yield "G6", f"EOS after {len(run.delivered)} of {receipt.committed} committed chunks"
+    if run.closed != run.started:
+        yield "G10", f"the producer was started {run.started} times and ended {run.closed} times"
+    if run.cancelling:
+        yield "hygiene", f"{run.cancelling} cancellations were left on the reader's task"
+    yield from _check_cause(scenario, run)
+
+
+def _check_cause(scenario: Scenario, run: Run) -> Iterable[tuple[str, str]]:
+    """G8 and G14: the cause is something that happened, and the first signal with authority if any."""
+    cause = run.ledger.receipts[0].cause
+    possible = {Cause.COMPLETED, *run.signals}
+    if scenario.producer == "pull-fails":
+        possible.add(Cause.PRODUCER_ERROR)
+    if scenario.reader == "leaves":
+        possible.add(Cause.CLIENT_DISCONNECT)
+    if scenario.shape == "timed":
+        possible |= {Cause.TIMEOUT_IDLE, Cause.TIMEOUT_TOTAL}
+    if cause not in possible:
+        yield "G14", f"{cause}, but only {sorted(map(str, possible))} happened"
+    order = [signal for signal in run.signals if _has_authority(signal, scenario)]
+    by_reader = scenario.reader == "leaves" and cause is Cause.CLIENT_DISCONNECT
+    if cause in order[1:] and cause != order[0] and not by_reader:
+        yield "G8", f"{cause} won, but {order[0]} came first"
+
+
+def _has_authority(cause: Cause, scenario: Scenario) -> bool:
+    """Under grace a disconnect is only a wish."""
+    return cause is not Cause.CLIENT_DISCONNECT or scenario.policy.rule is not Rule.GRACE
+
+
+def main() -> int:
+    """Explore every scenario and print what was found."""
+    from streamguard_core.explore.scenarios import scenarios  # noqa: PLC0415 - the command only
+
+    gc.disable()
+    try:
+        report = explore_sessions(scenarios())
+    finally:
+        gc.enable()
+    print(  # noqa: T201 - the command's output
+        f"{report.scenarios} scenarios, {report.schedules} schedules,"
+        f" up to {report.longest} choices each, {len(report.failures)} failures"
+    )
+    for failure in report.failures[:20]:
+        print(f"{failure.guarantee}: {failure.scenario}: {failure.text} {failure.schedule}")  # noqa: T201
+    return 1 if report.failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
