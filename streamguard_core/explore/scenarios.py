@@ -17,7 +17,7 @@ from streamguard_core.policies import DisconnectPolicy, cancel, drain, grace
 from streamguard_core.session import StreamSession
 from streamguard_core.statistics import Statistics
 
-CHUNKS = 5
+CHUNKS = 7
 
 
 @dataclass

@@ -16,6 +16,7 @@ from streamguard_core.causes import Cause
 from streamguard_core.explore.scenarios import Run, Scenario
 from streamguard_core.explore.schedule_loop import Deadlock, ScheduleLoop
 from streamguard_core.policies import Rule
+from streamguard_core.receipt import CloseState
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,11 @@ def check(scenario: Scenario, run: Run) -> Iterable[tuple[str, str]]:
         yield "G6", f"EOS after {len(run.delivered)} of {receipt.committed} committed chunks"
     if run.closed != run.started:
         yield "G10", f"the producer was started {run.started} times and ended {run.closed} times"
+    if receipt.close is CloseState.UNCONFIRMED:
+        yield "G10", "a producer that ends when it is told to was given up on"
+    called, confirmed = receipt.instants.close_called_ns, receipt.instants.close_confirmed_ns
+    if called is not None and confirmed is not None and confirmed - called > 1e8:
+        yield "G10", f"the producer ended {(confirmed - called) / 1e9:g} s after it was told to"
     if run.cancelling:
         yield "hygiene", f"{run.cancelling} cancellations were left on the reader's task"
     yield from _check_cause(scenario, run)
@@ -141,10 +147,20 @@ def _check_cause(scenario: Scenario, run: Run) -> Iterable[tuple[str, str]]:
         possible |= {Cause.TIMEOUT_IDLE, Cause.TIMEOUT_TOTAL}
     if cause not in possible:
         yield "G14", f"{cause}, but only {sorted(map(str, possible))} happened"
+    if not run.signals and scenario.reader != "leaves" and cause is not _undisturbed(scenario):
+        yield "G14", f"{cause}, but nobody interfered: {_undisturbed(scenario)} was to come"
     order = [signal for signal in run.signals if _has_authority(signal, scenario)]
     by_reader = scenario.reader == "leaves" and cause is Cause.CLIENT_DISCONNECT
     if cause in order[1:] and cause != order[0] and not by_reader:
         yield "G8", f"{cause} won, but {order[0]} came first"
+
+
+def _undisturbed(scenario: Scenario) -> Cause:
+    """How the stream ends when it is left alone: the pulled producer falls silent for longer than `idle`."""
+    if scenario.producer == "pull-fails":
+        return Cause.PRODUCER_ERROR
+    silent = scenario.producer == "pull" and scenario.shape == "timed"
+    return Cause.TIMEOUT_IDLE if silent else Cause.COMPLETED
 
 
 def _has_authority(cause: Cause, scenario: Scenario) -> bool:
