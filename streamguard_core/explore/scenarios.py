@@ -105,11 +105,11 @@ async def read_all(run: Run) -> None:
 
 
 async def read_batches(run: Run) -> None:
-    """Read to EOS, batch by batch."""
+    """Read to EOS, batch by batch, so slowly that the buffers fill."""
     assert run.session is not None
     while batch := await run.session.read_ready(3):
         run.delivered.extend(map(str, batch))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
     run.eos += 1
 
 

@@ -58,7 +58,7 @@ def _cancels_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 MUTATIONS = {
     "cancellations are not taken back": _without(Interrupt, "absorb"),
     "a parked push reader is not woken": _without(SessionOut, "wake_consumer"),
-    "freed room wakes no producer": _without(SessionOut, "wake_producer"),
+    "freed room wakes no producer": _without(SessionOut, "freed"),
     "the producer is not stopped": _without(PushSession, "_stop_producer"),
     "deadlines are never looked at": _without(LoopSession, "_arm"),
     "a later cause replaces the first": _deaf_to_first,
