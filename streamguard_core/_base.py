@@ -13,7 +13,7 @@ from typing import Any, Final
 from streamguard_core._seal import Description, build_receipt
 from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause
-from streamguard_core.clock import Clock, SystemClock
+from streamguard_core.clock import SYSTEM_CLOCK, Clock
 from streamguard_core.errors import LedgerError, StreamGuardError, TruncatedStream, UsageError
 from streamguard_core.gates import Gate, check_gates
 from streamguard_core.ledger import Ledger
@@ -30,7 +30,6 @@ logger = logging.getLogger("streamguard")
 MAX_TAGS: Final = 16
 MAX_ATTEMPTS: Final = 64
 _NO_TAGS: Final[Mapping[str, str]] = {}
-_SYSTEM_CLOCK: Final = SystemClock()
 
 
 class SessionBase:
@@ -72,11 +71,14 @@ class SessionBase:
         observers: Iterable[Observer] = (),
         stream_id: str | None = None,
     ) -> None:
-        self._clock = clock or _SYSTEM_CLOCK
+        self._clock = clock or SYSTEM_CLOCK
         limits = _limits(speculative_buffer_limit, max_inflight_commits, max_buffer_bytes)
         self._gates = check_gates(tuple(gates), speculative_buffer_limit) if gates else ()
         self._protocol = StreamProtocol(
-            limits, deadlines or DEFAULT_DEADLINES, as_policy(on_disconnect), self._clock.monotonic_ns()
+            limits,
+            deadlines or DEFAULT_DEADLINES,
+            as_policy(on_disconnect),
+            self._clock.monotonic_ns(),
         )
         self._about = Description(
             stream_id=stream_id or new_stream_id(),
@@ -180,7 +182,9 @@ class SessionBase:
 
     def _set_producer(self, producer: object) -> None:
         if self._producer is not None:
-            raise UsageError("attach() was called on a session that has a producer; a stream has one producer")
+            raise UsageError(
+                "attach() was called on a session that has a producer; a stream has one producer"
+            )
         self._producer = call_if_lazy(producer)
         self._drive = classify(self._producer)
 
@@ -224,7 +228,9 @@ class SessionBase:
         else:
             cause = _cause_of(error)
             if self._protocol.live:
-                logger.warning("stream %s: the producer raised %s", self.stream_id, type(error).__name__)
+                logger.warning(
+                    "stream %s: the producer raised %s", self.stream_id, type(error).__name__
+                )
             self._protocol.producer_failed(cause, describe(error), now_ns)
         self._perform()
 
@@ -253,7 +259,11 @@ def new_stream_id() -> str:
 def _cause_of(error: BaseException) -> Cause:
     if isinstance(error, TruncatedStream):
         return Cause.TRUNCATED
-    return Cause.INTERNAL_ERROR if isinstance(error, LedgerError | UsageError) else Cause.PRODUCER_ERROR
+    return (
+        Cause.INTERNAL_ERROR
+        if isinstance(error, LedgerError | UsageError)
+        else Cause.PRODUCER_ERROR
+    )
 
 
 def describe(error: BaseException) -> str:

@@ -70,7 +70,11 @@ def _dues(protocol: StreamProtocol) -> Iterator[Due]:
     if protocol.producer is ProducerState.RUNNING:
         yield from _producer_dues(protocol, opened)
     since = protocol.consumer_since_ns
-    if deadlines.consumer_stall is not None and since is not None and protocol.consumer is ConsumerState.READING:
+    if (
+        deadlines.consumer_stall is not None
+        and since is not None
+        and protocol.consumer is ConsumerState.READING
+    ):
         yield since + to_ns(deadlines.consumer_stall), Cause.CONSUMER_STALLED
 
 

@@ -164,7 +164,12 @@ class Lifecycle:
         return actions
 
     def terminate(
-        self, cause: Cause, detail: str, at_ns: int, party: Party | None = None, event: Event = ON_CUT
+        self,
+        cause: Cause,
+        detail: str,
+        at_ns: int,
+        party: Party | None = None,
+        event: Event = ON_CUT,
     ) -> bool:
         """End now, with authority: fix the cause and freeze the committed count in one step (G1).
 
@@ -204,7 +209,9 @@ class Lifecycle:
             UsageError: when the stream is not drained, or was sealed before.
         """
         if not self._allowed(ON_SEAL):
-            raise UsageError(f"seal() is not allowed in {self.state.name}; a stream is sealed once, when DRAINED")
+            raise UsageError(
+                f"seal() is not allowed in {self.state.name}; a stream is sealed once, when DRAINED"
+            )
         self.sealed_ns = at_ns
         self._move(ON_SEAL)
 
@@ -231,7 +238,9 @@ class Lifecycle:
     def _act(self, *actions: Action) -> None:
         self.pending += tuple(action for action in actions if action not in self.pending)
 
-    def _record(self, cause: Cause, party: Party | None, detail: str, at_ns: int, intent: bool = False) -> Signal:
+    def _record(
+        self, cause: Cause, party: Party | None, detail: str, at_ns: int, intent: bool = False
+    ) -> Signal:
         signal = Signal(cause, party or cause.party, shorten(detail), at_ns, intent)
         if len(self.history) < MAX_HISTORY:
             self.history += (signal,)

@@ -15,7 +15,7 @@ from streamguard_core._base import SessionBase, describe
 from streamguard_core._deadlines import next_look, tick
 from streamguard_core._interrupt import Interrupt, current_task
 from streamguard_core.causes import Cause
-from streamguard_core.clock import LoopClock, SystemClock
+from streamguard_core.clock import SystemClock, clock_of
 from streamguard_core.errors import CutOffError, LedgerError, UsageError
 from streamguard_core.limits import NANOSECONDS
 from streamguard_core.protocol import Action
@@ -63,7 +63,7 @@ class LoopSession(SessionBase):
             ) from None
         self._thread = threading.get_ident()
         if type(self._clock) is SystemClock:
-            self._clock = LoopClock(self._loop)
+            self._clock = clock_of(self._loop)
         if self._protocol.live:
             self._protocol.opened_ns = self._clock.monotonic_ns()
             self._protocol.producer_since_ns = self._protocol.opened_ns
@@ -110,7 +110,9 @@ class LoopSession(SessionBase):
             return await awaitable
         except asyncio.CancelledError:
             if interrupt.issued and not interrupt.absorb():
-                raise CutOffError(f"the stream was cut off ({self.cause}) during this call") from None
+                raise CutOffError(
+                    f"the stream was cut off ({self.cause}) during this call"
+                ) from None
             raise
         finally:
             undo()
@@ -164,7 +166,9 @@ class LoopSession(SessionBase):
             UsageError: when the stream was never started.
         """
         if self._loop is None and self._protocol.live:
-            raise UsageError("receipt() was called before the stream was started; start() it or read it first")
+            raise UsageError(
+                "receipt() was called before the stream was started; start() it or read it first"
+            )
         if self._interrupt.task is not None and self._interrupt.task is current_task():
             # The reader itself asks: it has stopped reading.
             self._apply(self._protocol.leave)
@@ -177,7 +181,9 @@ class LoopSession(SessionBase):
         self.start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         if error is not None and not isinstance(error, asyncio.CancelledError | GeneratorExit):
             self.terminate(Cause.CONSUMER_ERROR, describe(error))
         await self.aclose()
@@ -269,7 +275,9 @@ class LoopSession(SessionBase):
             self._timer.cancel()
         self._armed_ns = at_ns
         # Bounded waits (grace, drain, close) must not depend on somebody holding the session.
-        target: Callable[[], Any] = weakref.ref(self) if self._protocol.until_ns is None else lambda: self
+        target: Callable[[], Any] = (
+            weakref.ref(self) if self._protocol.until_ns is None else lambda: self
+        )
         self._timer = self._loop.call_later(max(at_ns - now_ns, 0) / NANOSECONDS, _fire, target)
 
     def _on_timer(self) -> None:
@@ -327,7 +335,9 @@ class LoopSession(SessionBase):
     def _abandon(self) -> None:
         """Dropped: nobody will read, nobody can be waited for; the receipt is written all the same (G11)."""
         protocol, now_ns = self._protocol, self._clock.monotonic_ns()
-        protocol.terminate(Cause.CONSUMER_ERROR, "the session was dropped without being closed", now_ns)
+        protocol.terminate(
+            Cause.CONSUMER_ERROR, "the session was dropped without being closed", now_ns
+        )
         protocol.leave(now_ns)
         with contextlib.suppress(RuntimeError):  # the loop may be closed
             self._perform()

@@ -19,7 +19,6 @@ from streamguard_core.protocol import ACCEPTED, FULL, REFUSED, Offer
 from streamguard_core.receipt import Attempt
 from streamguard_core.transitions import DRAINING, RUNNING, STREAMING
 
-
 _get_ident = threading.get_ident
 
 
@@ -102,7 +101,12 @@ class SessionOut:
     def function(self) -> Out:
         """What producers call: a plain function, because calling an object costs twice as much per chunk."""
         emit, protocol, queue, plain = self._emit_any, self._protocol, self._queue, self._plain
-        putters, ready, thread, max_buffered = self.putters, self._ready, self._thread, protocol.max_buffered
+        putters, ready, thread, max_buffered = (
+            self.putters,
+            self._ready,
+            self._thread,
+            protocol.max_buffered,
+        )
 
         def out(token: AnyChunk) -> Awaitable[None]:
             """Hand one chunk over. Await the result: it returns when there is room again.
@@ -277,7 +281,9 @@ class SessionOut:
     def _take_foreign(self, chunk: AnyChunk, size: int) -> None:
         try:
             if self._offer(chunk, size) is FULL:
-                self._protocol.overrun("the producer emitted from a thread, and there was no room", self._now())
+                self._protocol.overrun(
+                    "the producer emitted from a thread, and there was no room", self._now()
+                )
                 self._perform()
         except CutOffError:
             pass  # It was counted as late; there is nobody to tell.

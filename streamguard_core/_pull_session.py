@@ -32,7 +32,16 @@ class PullSession(LoopSession):
     Invariant: the iterator is closed exactly once: by its own end, by the reader that leaves, or by `Winding`.
     """
 
-    __slots__ = ("_generator", "_parked", "_reading", "_rest", "_source", "_step", "_streak", "_winding")
+    __slots__ = (
+        "_generator",
+        "_parked",
+        "_reading",
+        "_rest",
+        "_source",
+        "_step",
+        "_streak",
+        "_winding",
+    )
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -65,7 +74,12 @@ class PullSession(LoopSession):
         self._claim_reader()
         try:
             source = await self._open_source()
-            protocol, interrupt, loop, streaming = self._protocol, self._interrupt, self._loop, STREAMING
+            protocol, interrupt, loop, streaming = (
+                self._protocol,
+                self._interrupt,
+                self._loop,
+                STREAMING,
+            )
             count = protocol.produced
             async for chunk in source:
                 if protocol.state is not streaming and not self._admit(chunk):
@@ -210,7 +224,9 @@ class PullSession(LoopSession):
         """One reader at a time; it is the one a cutoff interrupts."""
         self.start()
         if self._reading:
-            raise UsageError(f"session {self.stream_id} is being read; a stream has one reader at a time")
+            raise UsageError(
+                f"session {self.stream_id} is being read; a stream has one reader at a time"
+            )
         self._reading = True
         self._interrupt.task = asyncio.current_task()
         self._protocol.reading()
@@ -226,7 +242,9 @@ class PullSession(LoopSession):
             finally:
                 self._parked = False
         if self._producer is None:
-            raise UsageError(f"session {self.stream_id} has no producer to read; give one, or attach() it first")
+            raise UsageError(
+                f"session {self.stream_id} has no producer to read; give one, or attach() it first"
+            )
         batches = self._drive is Drive.BATCHES
         iterable = self._producer.stream(report=self) if batches else self._producer
         # The producer's own code runs here, and may cut its stream off.
@@ -302,7 +320,11 @@ class PullSession(LoopSession):
         source, self._source, self._step = self._source, None, None
         if isinstance(error, asyncio.CancelledError):
             if not ours or outside:
-                self._apply(lambda now_ns: self._protocol.disconnected("the reader's task was cancelled", now_ns))
+                self._apply(
+                    lambda now_ns: self._protocol.disconnected(
+                        "the reader's task was cancelled", now_ns
+                    )
+                )
             self._source_broke(source, None)
             if not ours or outside:
                 self._reading = False

@@ -119,7 +119,9 @@ class Pump:
             await close_iterator(chunks)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
+        error: BaseException | None = (
+            asyncio.CancelledError() if task.cancelled() else task.exception()
+        )
         self._ended(None if isinstance(error, CutOffError) else error)
 
 

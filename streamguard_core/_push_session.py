@@ -78,7 +78,8 @@ class PushSession(PullSession):
         place = self._take_place()
         protocol, dispatcher, out = self._protocol, self._dispatcher, self._out
         timed, now = protocol.timed, self._clock.monotonic_ns
-        assert dispatcher is not None and out is not None
+        assert dispatcher is not None
+        assert out is not None
         queue, putters, plain = dispatcher.queue, out.putters, not self._gates
         try:
             while True:
@@ -92,7 +93,9 @@ class PushSession(PullSession):
                         raise self._superseded()
                     queue.popleft()
                     protocol.consumer_since_ns = None
-                    size = len(chunk) if chunk.__class__ is str and chunk.isascii() else size_of(chunk)
+                    size = (
+                        len(chunk) if chunk.__class__ is str and chunk.isascii() else size_of(chunk)
+                    )
                     if plain and protocol.state is STREAMING and protocol.producer is RUNNING:
                         # `StreamProtocol.release` in place.
                         protocol.consumed += 1
@@ -118,7 +121,8 @@ class PushSession(PullSession):
 
     async def _park_push(self) -> None:
         """Wait on one future for a chunk or the cutoff; both wake it in the same step (G7)."""
-        assert self._out is not None and self._loop is not None
+        assert self._out is not None
+        assert self._loop is not None
         self._out.consumer = self._loop.create_future()
         self._interrupt.task = asyncio.current_task()
         await self._out.consumer
@@ -128,14 +132,18 @@ class PushSession(PullSession):
         self.start()
         out = self._out
         if out is not None and out.consumer is not None and not out.consumer.done():
-            raise UsageError(f"session {self.stream_id} is being read; a stream has one reader at a time")
+            raise UsageError(
+                f"session {self.stream_id} is being read; a stream has one reader at a time"
+            )
         self._place = object()
         self._interrupt.task = asyncio.current_task()
         self._protocol.reading()
         return self._place
 
     def _superseded(self) -> UsageError:
-        return UsageError(f"session {self.stream_id} was read by somebody else meanwhile; a stream has one reader")
+        return UsageError(
+            f"session {self.stream_id} was read by somebody else meanwhile; a stream has one reader"
+        )
 
     def _push_reader_left(self, detail: str) -> None:
         """What was handed over and not taken stays committed: a reader that comes back gets it again."""

@@ -94,7 +94,11 @@ def _output(protocol: StreamProtocol) -> Count:
 def _waste(protocol: StreamProtocol, output: Count) -> Count:
     """Generated and never delivered: chunks seen and not consumed, at most what the provider says it made."""
     undelivered = protocol.produced + protocol.late - protocol.consumed
-    if undelivered == 0 and protocol.signal is not None and protocol.signal.cause is Cause.COMPLETED:
+    if (
+        undelivered == 0
+        and protocol.signal is not None
+        and protocol.signal.cause is Cause.COMPLETED
+    ):
         return _NOTHING
     upper = None if output.upper is None else max(output.upper, undelivered)
     return Count(undelivered, 0, upper, CountSource.CHUNKS)

@@ -6,7 +6,6 @@ import types
 from collections.abc import Generator
 from typing import Any, Final
 
-
 NOT_READY: Final = object()
 """The iterator has to wait."""
 

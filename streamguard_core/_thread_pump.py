@@ -75,7 +75,10 @@ class ThreadPump:
         self._starting = None
         context = contextvars.copy_context()
         threading.Thread(
-            target=context.run, args=(self._produce, iterable), name="streamguard-producer", daemon=True
+            target=context.run,
+            args=(self._produce, iterable),
+            name="streamguard-producer",
+            daemon=True,
         ).start()
 
     def _produce(self, iterable: Any) -> None:

@@ -114,7 +114,9 @@ class Dispatcher:
         protocol = self.protocol
         if self.held and protocol.cleared == protocol.committed == protocol.consumed:
             protocol.terminate(
-                Cause.GUARDRAIL, f"a gate held {len(self.held)} chunks and the speculative buffer is full", at_ns
+                Cause.GUARDRAIL,
+                f"a gate held {len(self.held)} chunks and the speculative buffer is full",
+                at_ns,
             )
 
 

@@ -25,7 +25,7 @@ HOLD: Final = Pass.HOLD
 """Not yet: keep this chunk (and what came before it and is still held) speculative."""
 
 
-class CUT(msgspec.Struct, frozen=True):  # noqa: N801 - reads as the third of PASS, HOLD, CUT
+class CUT(msgspec.Struct, frozen=True):
     """End the stream now; neither this chunk nor anything held is released."""
 
     cause: Cause = Cause.GUARDRAIL
@@ -60,7 +60,9 @@ def check_gates(gates: tuple[Gate, ...], speculative_buffer_limit: int) -> tuple
     """
     for gate in gates:
         if not callable(getattr(gate, "decide", None)):
-            raise UsageError(f"gate {gate!r} has no decide(text_so_far, chunk); see streamguard_core.Gate")
+            raise UsageError(
+                f"gate {gate!r} has no decide(text_so_far, chunk); see streamguard_core.Gate"
+            )
         lookahead = getattr(gate, "lookahead", 0)
         if lookahead >= speculative_buffer_limit:
             raise UsageError(

@@ -75,7 +75,13 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
         """True when any deadline runs while the stream is live."""
         return any(
             value is not None
-            for value in (self.connect, self.first_token, self.idle, self.total, self.consumer_stall)
+            for value in (
+                self.connect,
+                self.first_token,
+                self.idle,
+                self.total,
+                self.consumer_stall,
+            )
         )
 
 
@@ -86,7 +92,12 @@ def check_seconds(name: str, value: float) -> float:
         UsageError: when it is not.
     """
     given: object = value
-    if not isinstance(given, int | float) or isinstance(given, bool) or not math.isfinite(given) or given <= 0:
+    if (
+        not isinstance(given, int | float)
+        or isinstance(given, bool)
+        or not math.isfinite(given)
+        or given <= 0
+    ):
         raise UsageError(f"{name}={value!r} was given; it is a positive number of seconds, or None")
     return value
 

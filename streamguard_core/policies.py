@@ -49,7 +49,9 @@ def grace(seconds: float, max_tokens: int | None = None) -> DisconnectPolicy:
         max_tokens: how many further chunks may be produced meanwhile (a chunk counts as a token).
     """
     check_seconds("grace seconds", seconds)
-    return DisconnectPolicy(rule=Rule.GRACE, seconds=seconds, max_tokens=_bound("max_tokens", max_tokens))
+    return DisconnectPolicy(
+        rule=Rule.GRACE, seconds=seconds, max_tokens=_bound("max_tokens", max_tokens)
+    )
 
 
 def drain(seconds: float, max_bytes: int | None = None) -> DisconnectPolicy:
@@ -62,7 +64,9 @@ def drain(seconds: float, max_bytes: int | None = None) -> DisconnectPolicy:
         max_bytes: how much to read on, in bytes of chunks.
     """
     check_seconds("drain seconds", seconds)
-    return DisconnectPolicy(rule=Rule.DRAIN, seconds=seconds, max_bytes=_bound("max_bytes", max_bytes))
+    return DisconnectPolicy(
+        rule=Rule.DRAIN, seconds=seconds, max_bytes=_bound("max_bytes", max_bytes)
+    )
 
 
 def as_policy(value: DisconnectPolicy | Callable[[], DisconnectPolicy]) -> DisconnectPolicy:

@@ -55,8 +55,11 @@ class Out(Report, Protocol):
 
 @runtime_checkable
 class Producer(Protocol):
-    """The push contract: MUST emit through `out`, MUST stop promptly once `cancel_event` is set,
-    MUST NOT emit EOS, buffer or account, MAY raise (`TruncatedStream` when the provider's end is missing)."""
+    """The push contract.
+
+    MUST emit through `out`, MUST stop promptly once `cancel_event` is set, MUST NOT emit EOS, buffer or
+    account, MAY raise (`TruncatedStream` when the provider's end is missing).
+    """
 
     async def run(self, *, out: Out, cancel_event: CancelEvent) -> None:
         """Produce the whole stream."""

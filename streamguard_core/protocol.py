@@ -110,11 +110,7 @@ class StreamProtocol(Lifecycle):
         Returns:
             False when there is anything to decide; nothing was counted, `consume()` and `commit()`.
         """
-        if (
-            self.state is STREAMING
-            and self.producer is RUNNING
-            and self.consumed < self.committed
-        ):
+        if self.state is STREAMING and self.producer is RUNNING and self.consumed < self.committed:
             self.consumed += 1
             self.buffered_bytes -= size
             if self.committed < self.cleared:

@@ -57,7 +57,9 @@ class StreamSession(PushSession):
 
     __slots__ = ("_own_task",)
 
-    def __init__(self, producer: object | None = None, *, own_task: bool = False, **keywords: Any) -> None:
+    def __init__(
+        self, producer: object | None = None, *, own_task: bool = False, **keywords: Any
+    ) -> None:
         self._own_task = own_task
         super().__init__(producer, **keywords)
 

@@ -57,7 +57,9 @@ class SyncStreamSession(SessionBase):
     def __init__(self, producer: object | None = None, **keywords: Any) -> None:
         super().__init__(producer, **keywords)
         if self._protocol.policy.rule is Rule.GRACE:
-            raise UsageError("on_disconnect=grace(...) was given to a SyncStreamSession; use a StreamSession")
+            raise UsageError(
+                "on_disconnect=grace(...) was given to a SyncStreamSession; use a StreamSession"
+            )
         # Reentrant: closing an iterator runs its code, which may report back.
         self._lock = threading.RLock()
         self._done = threading.Event()
@@ -173,7 +175,9 @@ class SyncStreamSession(SessionBase):
             UsageError: when the stream was never started.
         """
         if not self._started and self._protocol.live:
-            raise UsageError("receipt() was called before the stream was started; start() it or read it first")
+            raise UsageError(
+                "receipt() was called before the stream was started; start() it or read it first"
+            )
         if self._reader != threading.get_ident():
             # Nobody is reading in this thread, so nobody is kept from reading by being waited for here.
             self._apply(self._protocol.leave)
@@ -187,7 +191,9 @@ class SyncStreamSession(SessionBase):
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         if error is not None and not isinstance(error, GeneratorExit):
             self.terminate(Cause.CONSUMER_ERROR, describe(error))
         self.close()
@@ -213,7 +219,9 @@ class SyncStreamSession(SessionBase):
         self.start()
         with self._lock:
             if self._reader:
-                raise UsageError(f"session {self.stream_id} is being read; a stream has one reader at a time")
+                raise UsageError(
+                    f"session {self.stream_id} is being read; a stream has one reader at a time"
+                )
             self._reader = threading.get_ident()
             self._protocol.reading()
 
@@ -244,7 +252,9 @@ class SyncStreamSession(SessionBase):
             if not self._protocol.live or self._iterator is None:
                 return False
             self._inside = True
-            self._protocol.producer_since_ns = self._clock.monotonic_ns() if self._protocol.timed else None
+            self._protocol.producer_since_ns = (
+                self._clock.monotonic_ns() if self._protocol.timed else None
+            )
         try:
             chunk = next(self._iterator)
         except StopIteration:
@@ -292,7 +302,7 @@ class SyncStreamSession(SessionBase):
                 chunk = next(self._iterator)
             except StopIteration:
                 self._producer_over(None)
-            except Exception as error:  # noqa: BLE001 - history of a stream that has ended
+            except Exception as error:
                 self._producer_over(error)
             else:
                 self._offer(chunk)
@@ -339,7 +349,7 @@ class SyncStreamSession(SessionBase):
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
-        except Exception as raised:  # noqa: BLE001 - history of a stream that has ended
+        except Exception as raised:
             error = raised
         self._producer_ended(error)
 

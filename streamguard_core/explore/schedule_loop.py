@@ -38,7 +38,9 @@ class ScheduleLoop(asyncio.BaseEventLoop):
 
     def _note_problem(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        self.problems.append(f"{context['message']} ({type(error).__name__ if error else 'no exception'})")
+        self.problems.append(
+            f"{context['message']} ({type(error).__name__ if error else 'no exception'})"
+        )
 
     def _run_once(self) -> None:
         """One callback: `BaseEventLoop.run_forever` calls this in a loop."""

@@ -35,7 +35,9 @@ def _deaf_to_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second terminal cause replaces the first."""
     original = StreamProtocol.terminate
 
-    def terminate(self: StreamProtocol, cause: Any, detail: str, at_ns: int, **keywords: Any) -> bool:
+    def terminate(
+        self: StreamProtocol, cause: Any, detail: str, at_ns: int, **keywords: Any
+    ) -> bool:
         changed = original(self, cause, detail, at_ns, **keywords)
         if not changed and self.signal is not None and self.history:
             self.signal = self.history[-1]
@@ -66,7 +68,9 @@ MUTATIONS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+)
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_search_notices_a_broken_driver(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With any of these parts removed, some schedule shows a guarantee that does not hold."""

@@ -49,7 +49,8 @@ def serve(engine: LlamaServer) -> Iterator[Callable[..., App]]:
     from .measure import App
     from .processes import ServerProcess
 
-    script = Path(__file__).with_name("patterns.py")
+    # The demo's own application: what it shows is what is tested here.
+    script = Path(__file__).parents[2] / "example_projects" / "demo" / "patterns.py"
     with contextlib.ExitStack() as stack:
 
         def start(*flags: str) -> App:

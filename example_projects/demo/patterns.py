@@ -1,10 +1,16 @@
 """Four common ways of streaming a model's answer that burn tokens when the reader leaves.
 
-    python tests/engine/patterns.py ENGINE_URL [--guarded] [--no-gc] [--send-buffer BYTES]
+    python patterns.py ENGINE_URL [--guarded] [--ledger DIR] [--model NAME] [--no-gc]
+                       [--send-buffer BYTES]
 
-Serves them with uvicorn on 127.0.0.1, prints the URL, and leaves when its input is closed.
-Each route takes `max_tokens`, `words` (length of the prompt) and `pad` (bytes of filling per
-chunk, an SSE comment: rich metadata, in short).
+Unguarded, the code is what people write. Guarded, one line is added to each piece: the middleware
+to the application, `@guard_stream` to the endpoint, the transport to the client. Nothing inside
+them changes.
+
+Serves them with uvicorn on 127.0.0.1, prints the URL, and leaves when its input is closed. Each
+route takes `max_tokens`, `words` (length of the prompt), `pad` (bytes of filling per chunk, an SSE
+comment: rich metadata, in short) and `call` (a name for the call to the engine, so that it can be
+found there).
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import gc
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import httpx
@@ -26,9 +32,17 @@ from fastapi.responses import StreamingResponse
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
+from streamguard_asgi import StreamGuardMiddleware, guard_stream
+from streamguard_core import Ledger
+from streamguard_ledger import SQLiteLedger
+from streamguard_providers import GuardedAsyncTransport, GuardedTransport
+
 PATTERNS = ("/sync-generator", "/producer-task", "/opened-early", "/behind/base-middleware")
 ROUTE = "/v1/chat/completions"
 WORD = "bade"
+MAX_TOKENS = 400
+Endpoint = Callable[..., Any]
+Guard = Callable[[Endpoint], Endpoint]
 # Nothing is kept alive, so an established connection is a stream that runs or waits.
 ONE_SHOT = httpx.Limits(max_keepalive_connections=0)
 
@@ -36,24 +50,27 @@ ONE_SHOT = httpx.Limits(max_keepalive_connections=0)
 class Ask:
     """What a reader asked for, read from the query."""
 
-    def __init__(self, max_tokens: int = 400, words: int = 4, pad: int = 0) -> None:
+    def __init__(
+        self, request: Request, max_tokens: int = 400, words: int = 4, pad: int = 0, call: str = ""
+    ) -> None:
+        self.model = request.app.state.model
         self.max_tokens = max_tokens
         self.words = words
         self.pad = pad
+        self.call = call
 
-    def body(self) -> dict[str, Any]:
-        """The request to the engine."""
-        return {
-            "model": "random",
+    def call_arguments(self) -> dict[str, Any]:
+        """The request to the engine; the name of the call is for the loopback engine's records."""
+        body = {
+            "model": self.model,
             "stream": True,
             "max_tokens": self.max_tokens,
             "messages": [{"role": "user", "content": " ".join([WORD] * self.words)}],
         }
+        return {"json": body, "headers": {"x-engine-request-id": self.call} if self.call else {}}
 
     def frame(self, line: str) -> str:
         """One line of the engine as the application sends it."""
-        if not line:
-            return ""
         return f"{line}\n:{'-' * self.pad}\n\n" if self.pad else f"{line}\n\n"
 
 
@@ -62,31 +79,35 @@ Asked = Annotated[Ask, Depends()]
 
 def sync_client(engine: str, guarded: bool) -> httpx.Client:
     """The client of the threaded pattern; guarded: closes at the cutoff, whoever reads."""
-    transport = httpx.HTTPTransport(limits=ONE_SHOT)
+    transport: httpx.BaseTransport = httpx.HTTPTransport(limits=ONE_SHOT)
     if guarded:
-        raise NotImplementedError("transport = GuardedTransport(transport)")
+        transport = GuardedTransport(transport)
     return httpx.Client(base_url=engine, transport=transport, timeout=None)
 
 
 def async_client(engine: str, guarded: bool) -> httpx.AsyncClient:
     """The client of the async patterns; guarded: closes at the cutoff, whoever reads."""
-    transport = httpx.AsyncHTTPTransport(limits=ONE_SHOT)
+    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(limits=ONE_SHOT)
     if guarded:
-        raise NotImplementedError("transport = GuardedAsyncTransport(transport)")
+        transport = GuardedAsyncTransport(transport)
     return httpx.AsyncClient(base_url=engine, transport=transport, timeout=None)
 
 
-def govern(app: FastAPI) -> None:
-    """Put the whole application under StreamGuard."""
-    raise NotImplementedError("app.add_middleware(StreamGuardMiddleware)")
+def unguarded(endpoint: Endpoint) -> Endpoint:
+    """Stands where `guard_stream` stands in the guarded application."""
+    return endpoint
 
 
-def make_app(engine_url: str, guarded: bool) -> FastAPI:
+def make_app(
+    engine_url: str, guarded: bool, ledger: Ledger | None = None, model: str = "loopback"
+) -> FastAPI:
     """The application with all four patterns.
 
     Args:
         engine_url: The engine's base URL, without `/v1`.
         guarded: Whether StreamGuard governs the streams.
+        ledger: Where the guarded application keeps its receipts.
+        model: The model to ask for.
     """
     threaded = sync_client(engine_url, guarded)
     client = async_client(engine_url, guarded)
@@ -98,40 +119,52 @@ def make_app(engine_url: str, guarded: bool) -> FastAPI:
         threaded.close()
 
     app = FastAPI(lifespan=lifespan)
-    add_sync_generator(app, threaded)
-    add_producer_task(app, client)
-    add_opened_early(app, client)
-    app.mount("/behind", behind_base_middleware(client))
+    app.state.model = model
+
+    def guard(pattern: str) -> Guard:
+        tags = {"pattern": pattern}
+        if not guarded:
+            return unguarded
+        return guard_stream(model=model, max_tokens=MAX_TOKENS, tags=tags)
+
+    add_sync_generator(app, threaded, guard("sync generator"))
+    add_producer_task(app, client, guard("producer task"))
+    add_opened_early(app, client, guard("opened early"))
+    app.mount("/behind", behind_base_middleware(client, guard("base middleware"), model))
     if guarded:
-        govern(app)
+        app.add_middleware(StreamGuardMiddleware, ledger=ledger)
     return app
 
 
-def add_sync_generator(app: FastAPI, client: httpx.Client) -> None:
+def add_sync_generator(app: FastAPI, client: httpx.Client, guard: Guard) -> None:
     """A plain generator, which the framework runs in its thread pool and never closes."""
 
     @app.get("/sync-generator")
+    @guard
     def endpoint(ask: Asked) -> StreamingResponse:
         def answer() -> Iterator[str]:
-            with client.stream("POST", ROUTE, json=ask.body()) as response:
-                for line in response.iter_lines():
+            with client.stream("POST", ROUTE, **ask.call_arguments()) as response:
+                for line in filter(None, response.iter_lines()):
                     yield ask.frame(line)
 
         return StreamingResponse(answer(), media_type="text/event-stream")
 
 
-def add_producer_task(app: FastAPI, client: httpx.AsyncClient) -> None:
+def add_producer_task(app: FastAPI, client: httpx.AsyncClient, guard: Guard) -> None:
     """A task that fills a queue, which nobody cancels when the reader of the queue is gone."""
     running: set[asyncio.Task[None]] = set()
 
     @app.get("/producer-task")
+    @guard
     async def endpoint(ask: Asked) -> StreamingResponse:
         queue: asyncio.Queue[str | None] = asyncio.Queue()
 
         async def produce() -> None:
-            async with client.stream("POST", ROUTE, json=ask.body()) as response:
-                async for line in response.aiter_lines():
-                    await queue.put(ask.frame(line))
+            with contextlib.suppress(httpx.TransportError):
+                async with client.stream("POST", ROUTE, **ask.call_arguments()) as response:
+                    async for line in response.aiter_lines():
+                        if line:
+                            await queue.put(ask.frame(line))
             await queue.put(None)
 
         async def answer() -> AsyncIterator[str]:
@@ -144,38 +177,43 @@ def add_producer_task(app: FastAPI, client: httpx.AsyncClient) -> None:
         return StreamingResponse(answer(), media_type="text/event-stream")
 
 
-def add_opened_early(app: FastAPI, client: httpx.AsyncClient) -> None:
+def add_opened_early(app: FastAPI, client: httpx.AsyncClient, guard: Guard) -> None:
     """The stream is opened before the response is returned: until then nobody listens."""
 
     @app.get("/opened-early")
+    @guard
     async def endpoint(ask: Asked) -> StreamingResponse:
-        request = client.build_request("POST", ROUTE, json=ask.body())
-        upstream = await client.send(request, stream=True)
+        request = client.build_request("POST", ROUTE, **ask.call_arguments())
+        reply = await client.send(request, stream=True)
 
         async def answer() -> AsyncIterator[str]:
-            async for line in upstream.aiter_lines():
-                yield ask.frame(line)
+            async for line in reply.aiter_lines():
+                if line:
+                    yield ask.frame(line)
 
         return StreamingResponse(
             answer(),
             media_type="text/event-stream",
-            background=BackgroundTask(upstream.aclose),
+            background=BackgroundTask(reply.aclose),
         )
 
 
-def behind_base_middleware(client: httpx.AsyncClient) -> FastAPI:
+def behind_base_middleware(client: httpx.AsyncClient, guard: Guard, model: str) -> FastAPI:
     """A careful async generator behind a BaseHTTPMiddleware: dropped, not closed, mid-send."""
     app = FastAPI()
+    app.state.model = model
 
     async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
         return await call_next(request)
 
     @app.get("/base-middleware")
+    @guard
     async def endpoint(ask: Asked) -> StreamingResponse:
         async def answer() -> AsyncIterator[str]:
-            async with client.stream("POST", ROUTE, json=ask.body()) as response:
+            async with client.stream("POST", ROUTE, **ask.call_arguments()) as response:
                 async for line in response.aiter_lines():
-                    yield ask.frame(line)
+                    if line:
+                        yield ask.frame(line)
 
         return StreamingResponse(answer(), media_type="text/event-stream")
 
@@ -198,10 +236,13 @@ def main() -> None:
     parser.add_argument("--guarded", action="store_true")
     parser.add_argument("--no-gc", action="store_true", help="disable the cyclic collector")
     parser.add_argument("--send-buffer", type=int, help="kernel bytes per connection")
+    parser.add_argument("--ledger", help="folder for the receipts of the guarded application")
+    parser.add_argument("--model", default="loopback", help="the model to ask for")
     asked = parser.parse_args()
     if asked.no_gc:
         gc.disable()
-    app = make_app(asked.engine, asked.guarded)
+    ledger = SQLiteLedger(asked.ledger) if asked.ledger else None
+    app = make_app(asked.engine, asked.guarded, ledger, asked.model)
     listener = listen(asked.send_buffer)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -214,6 +255,8 @@ def main() -> None:
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
     server.run(sockets=[listener])
+    if ledger is not None:
+        ledger.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,5 @@
+"""The `streamguard` command."""
+
+from streamguard_cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,228 @@
+"""Generation: the life of one answer, from the queue to its last byte."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, Protocol
+
+from streamguard_testing.dialects import Ask, Dialect, Totals, Voice
+from streamguard_testing.faults import Break, Cut, Fault, Usage
+from streamguard_testing.records import Ending, LiveRequest, State
+from streamguard_testing.settings import EngineSettings
+
+# Nobody trickles for ever: a reader that is forgotten must not keep a test server busy.
+_LONGEST_TRICKLE: Final = 600.0
+
+
+class Responder(Protocol):
+    """The way to the reader; writing never waits, and is allowed when nobody is there any more."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether there is nobody left to write to."""
+
+    def start(self, status: int, content_type: str) -> None:
+        """Send the head of a streamed response, once; later calls do nothing."""
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of a streamed response."""
+
+    def finish(self) -> None:
+        """Send what ends a streamed response in HTTP."""
+
+    def whole(
+        self, status: int, content_type: str, body: bytes, retry_after: int | None = None
+    ) -> None:
+        """Send a response in one piece."""
+
+    def cut(self, how: Cut) -> None:
+        """End the response where it is."""
+
+    async def writable(self) -> bool:
+        """Wait while too much is unsent; tell whether there was anything to wait for."""
+
+    async def flushed(self) -> None:
+        """Wait until the kernel has everything, or nobody is there any more."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """Absolute instants for steps of tokens, so that delays do not add up."""
+
+    start: float
+    step: float
+
+    async def wait(self, number: int) -> None:
+        """Wait until a step is due; lets the loop look at the sockets even when it is late."""
+        await asyncio.sleep(max(0.0, self.start + number * self.step - time.monotonic()))
+
+
+class Generation:
+    """Makes and delivers one answer; `run` is a task that is cancelled when the engine lets go."""
+
+    def __init__(
+        self,
+        *,
+        live: LiveRequest,
+        ask: Ask,
+        dialect: Dialect,
+        fault: Fault,
+        settings: EngineSettings,
+        slots: asyncio.Semaphore | None,
+        responder: Responder,
+    ) -> None:
+        self.live: Final = live
+        self.ignore_close: Final = fault.ignore_close
+        self._dialect = dialect
+        self._stream = ask.stream
+        self._voice: Voice = dialect.voice(ask, live.id)
+        self._reason = "length" if live.planned_tokens == ask.max_tokens else "stop"
+        self._tokens: Iterator[str] = settings.model.tokens(
+            settings.seed if ask.seed is None else ask.seed
+        )
+        self._fault = fault
+        self._settings = settings
+        self._slot: AbstractAsyncContextManager[None] = slots or nullcontext()
+        self._responder = responder
+        self._text: list[str] = []
+        self._ending: Ending | None = None
+
+    async def run(self) -> None:
+        """Answer the request."""
+        async with self._slot:
+            await self._generate()
+        if self._ending is None:
+            await self._deliver_end()
+
+    def ended(self) -> None:
+        """Write down how it ended, once the task is over, also one that never got to run."""
+        left = self.live.noticed_at is not None
+        self.live.end(self._ending or (Ending.ABANDONED if left else Ending.STOPPED))
+
+    async def _generate(self) -> None:
+        live, fault = self.live, self._fault
+        live.started_at = started = time.monotonic()
+        live.enter(State.THINKING)
+        await Pace(started + fault.header_delay, 0.0).wait(0)
+        if fault.status is not None:
+            self._refuse(fault.status)
+            self._ending = Ending.REFUSED
+            return
+        if self._stream and self._voice.early_head:
+            self._responder.start(200, self._voice.content_type)
+        limit = live.planned_tokens
+        broken = fault.break_point()
+        if broken is None or broken[1] > limit:
+            await self._make(limit)
+            return
+        await self._make(broken[1])
+        await self._break_off(broken[0])
+
+    async def _make(self, count: int) -> None:
+        """Make this many tokens at the engine's pace, and deliver them if they are streamed."""
+        settings, live = self._settings, self.live
+        pace = Pace(self._first_token_due(), settings.seconds_per_token * settings.burst)
+        if count == 0:
+            await pace.wait(0)
+        for step, done in enumerate(range(0, count, settings.burst)):
+            await pace.wait(step)
+            if step == 0:
+                live.enter(State.GENERATING)
+            tokens = list(islice(self._tokens, min(settings.burst, count - done)))
+            live.count(len(tokens))
+            self._hand_over(tokens)
+            since = time.monotonic()
+            if await self._responder.writable():
+                # An engine that was held back does not catch up afterwards.
+                pace.start += time.monotonic() - since
+
+    def _first_token_due(self) -> float:
+        think = self._fault.first_token_delay
+        if think is None:
+            think = self._settings.first_token_delay
+        started = self.live.started_at
+        assert started is not None
+        return started + max(think, self._fault.header_delay)
+
+    def _hand_over(self, tokens: list[str]) -> None:
+        if not self._stream:
+            self._text += tokens
+            return
+        self._responder.start(200, self._voice.content_type)
+        self._responder.write(self._voice.tokens(tokens))
+
+    async def _break_off(self, how: Break) -> None:
+        if how is Break.STALL:
+            await asyncio.Event().wait()  # until the reader leaves or the engine is stopped
+        elif how is Break.ERROR:
+            await self._fail()
+        else:
+            await self._cut()
+
+    async def _cut(self) -> None:
+        if self._stream and self._fault.cut is Cut.CLEAN:
+            self._responder.start(200, self._voice.content_type)
+        await self._responder.flushed()  # the tokens come first; a reset would overtake them
+        self._ending = Ending.CUT
+        self._responder.cut(self._fault.cut)
+
+    async def _fail(self) -> None:
+        if self._stream:
+            self._responder.start(200, self._voice.content_type)
+            self._responder.write(self._voice.error(self._fault.error_message))
+            self._responder.finish()
+        else:
+            self._refuse(500)
+        await self._responder.flushed()
+        self._ending = Ending.FAILED
+
+    def _refuse(self, status: int) -> None:
+        body = self._dialect.error_body(status, self._fault.error_message)
+        self._responder.whole(status, "application/json", body, self._fault.retry_after)
+
+    async def _deliver_end(self) -> None:
+        """Deliver what comes after the last token: finish, usage, terminal marker."""
+        self.live.enter(State.FLUSHING)
+        if self._stream:
+            self._responder.start(200, self._voice.content_type)
+            self._responder.write(self._voice.finish(self._reason))
+        if self._fault.usage is Usage.LATE:
+            await asyncio.sleep(self._fault.usage_delay)
+        totals = None if self._fault.usage is Usage.NEVER else self._totals()
+        if not self._stream:
+            body = self._voice.whole("".join(self._text), self._reason, totals)
+            self._responder.whole(200, self._voice.content_type, body)
+        else:
+            self._responder.write(self._voice.last(self._reason, totals))
+            if self._fault.trickle_after_done:
+                await self._trickle()
+            self._responder.finish()
+        await self._responder.flushed()
+        self._ending = Ending.COMPLETED
+
+    async def _trickle(self) -> None:
+        self._ending = Ending.COMPLETED
+        self.live.enter(State.TRICKLING)
+        pace = Pace(time.monotonic(), self._fault.trickle_interval)
+        turn = 0
+        while not self._responder.gone and time.monotonic() - pace.start < _LONGEST_TRICKLE:
+            turn += 1
+            await pace.wait(turn)
+            self._responder.write(self._voice.idle())
+            await self._responder.writable()
+
+    def _totals(self) -> Totals:
+        live = self.live
+        started = live.started_at or live.received_at
+        first = live.instants[0] if live.instants else started
+        return Totals(
+            prompt_tokens=live.prompt_tokens,
+            generated=len(live.instants),
+            prompt_seconds=first - started,
+            total_seconds=time.monotonic() - live.received_at,
+        )

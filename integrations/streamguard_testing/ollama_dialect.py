@@ -1,0 +1,150 @@
+"""The Ollama dialect: NDJSON, one object a token, counters on the last line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from streamguard_testing.dialects import (
+    Ask,
+    BadRequest,
+    Totals,
+    encode,
+    flag,
+    integer,
+    mapping,
+    messages_text,
+    string,
+)
+
+
+class OllamaVoice:
+    """Speaks one answer of `/api/chat` or `/api/generate`."""
+
+    # Ollama sends nothing at all before the first object: loading, waiting and thinking look alike.
+    early_head = False
+
+    def __init__(self, ask: Ask, *, chat: bool) -> None:
+        self.content_type = (
+            "application/x-ndjson" if ask.stream else "application/json; charset=utf-8"
+        )
+        self._model = ask.model
+        self._chat = chat
+        self._empty = ask.empty
+
+    def _line(self, text: str, **rest: object) -> bytes:
+        said: dict[str, object] = {"model": self._model, "created_at": _now()}
+        if self._chat:
+            said["message"] = {"role": "assistant", "content": text}
+        else:
+            said["response"] = text
+        return encode(said | rest) + b"\n"
+
+    def tokens(self, tokens: Sequence[str]) -> bytes:
+        """Return one line a token."""
+        return b"".join(self._line(token, done=False) for token in tokens)
+
+    def finish(self, reason: str) -> bytes:
+        """Return nothing: the reason stands on the last line."""
+        return b""
+
+    def last(self, reason: str, totals: Totals | None) -> bytes:
+        """Return the line with done true, the reason and the counters."""
+        return self._last("", reason, totals)
+
+    def whole(self, text: str, reason: str, totals: Totals | None) -> bytes:
+        """Return the one object that a request without a stream gets."""
+        return self._last(text, reason, totals)
+
+    def _last(self, text: str, reason: str, totals: Totals | None) -> bytes:
+        if self._empty:
+            return self._line(text, done=True, done_reason="load")
+        return self._line(text, done=True, done_reason=reason, **_counters(totals))
+
+    def error(self, message: str) -> bytes:
+        """Return the line that stands for an error after a 200."""
+        return encode({"error": message}) + b"\n"
+
+    def idle(self) -> bytes:
+        """Return a blank line."""
+        return b"\n"
+
+
+class OllamaDialect:
+    """`/api/chat` or `/api/generate`.
+
+    Args:
+        chat: Whether it is `/api/chat`.
+    """
+
+    def __init__(self, *, chat: bool) -> None:
+        self._chat = chat
+        self.name = "ollama.chat" if chat else "ollama.generate"
+
+    def ask(self, body: Mapping[str, Any]) -> Ask:
+        """Read a request; streaming is the default, and an empty prompt only loads the model."""
+        options = mapping(body, "options")
+        if self._chat:
+            prompt, count = messages_text(body) if "messages" in body else ("", 0)
+        else:
+            prompt = body.get("prompt") or ""
+            count = len(prompt)
+        if not isinstance(prompt, str):
+            raise BadRequest("'prompt' must be a text")
+        limit = integer(options, "num_predict")
+        return Ask(
+            model=string(body, "model"),
+            prompt=prompt,
+            stream=flag(body, "stream", default=True),
+            # Negative values mean "without end" and "fill the context" to Ollama.
+            max_tokens=limit if limit is not None and limit >= 0 else None,
+            seed=integer(options, "seed"),
+            empty=count == 0,
+        )
+
+    def voice(self, ask: Ask, request_id: str) -> OllamaVoice:
+        """Return the voice for one answer."""
+        return OllamaVoice(ask, chat=self._chat)
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """Return the body that goes with an error status."""
+        return encode({"error": message})
+
+
+def tags(models: Sequence[str]) -> bytes:
+    """Return the answer of `/api/tags`."""
+    listed = [
+        {
+            "name": name,
+            "model": name,
+            "modified_at": "2026-01-01T00:00:00Z",
+            "size": 0,
+            "digest": "",
+            "details": {"format": "n-gram", "family": "streamguard", "parameter_size": "0"},
+        }
+        for name in models
+    ]
+    return encode({"models": listed})
+
+
+def _counters(totals: Totals | None) -> dict[str, object]:
+    if totals is None:
+        return {}
+    generating = totals.total_seconds - totals.prompt_seconds
+    return {
+        "total_duration": _nanoseconds(totals.total_seconds),
+        "load_duration": 0,
+        "prompt_eval_count": totals.prompt_tokens,
+        "prompt_eval_duration": _nanoseconds(totals.prompt_seconds),
+        "eval_count": totals.generated,
+        "eval_duration": _nanoseconds(generating),
+    }
+
+
+def _nanoseconds(seconds: float) -> int:
+    return max(0, int(seconds * 1e9))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")

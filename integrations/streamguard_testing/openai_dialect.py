@@ -1,0 +1,148 @@
+"""The OpenAI dialect: chat completions as server-sent events, usage in a chunk of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from streamguard_testing.dialects import (
+    Ask,
+    BadRequest,
+    Totals,
+    encode,
+    flag,
+    integer,
+    mapping,
+    messages_text,
+    string,
+)
+
+
+class OpenAIVoice:
+    """Speaks one answer of `/v1/chat/completions`."""
+
+    # As llama.cpp's server and vLLM do: once the prompt is worked on, the headers are out.
+    early_head = True
+
+    def __init__(self, ask: Ask, request_id: str) -> None:
+        self.content_type = "text/event-stream" if ask.stream else "application/json"
+        self._ask = ask
+        self._base: Final = {
+            "id": f"chatcmpl-{request_id}",
+            "created": int(time.time()),
+            "model": ask.model,
+        }
+        self._opened = False
+
+    def _chunk(self, choices: list[object], **rest: object) -> bytes:
+        said = {**self._base, "object": "chat.completion.chunk", "choices": choices}
+        if self._ask.include_usage:
+            # When usage was asked for, all other chunks have the field too, with null.
+            said["usage"] = None
+        return b"data: " + encode(said | rest) + b"\n\n"
+
+    def _delta(self, delta: dict[str, object], reason: str | None = None) -> bytes:
+        return self._chunk(
+            [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
+        )
+
+    def tokens(self, tokens: Sequence[str]) -> bytes:
+        """Return one event a token, after the event with the role."""
+        frames = [self._delta({"content": token}) for token in tokens]
+        return b"".join([self._open(), *frames])
+
+    def _open(self) -> bytes:
+        if self._opened:
+            return b""
+        self._opened = True
+        return self._delta({"role": "assistant", "content": "", "refusal": None})
+
+    def finish(self, reason: str) -> bytes:
+        """Return the event with the finish reason."""
+        return self._open() + self._delta({}, reason)
+
+    def last(self, reason: str, totals: Totals | None) -> bytes:
+        """Return the usage, if it was asked for, and [DONE]."""
+        usage = b""
+        if self._ask.include_usage and totals is not None:
+            usage = self._chunk([], usage=_usage(totals))
+        return usage + b"data: [DONE]\n\n"
+
+    def whole(self, text: str, reason: str, totals: Totals | None) -> bytes:
+        """Return the one object that a request without a stream gets."""
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        said: dict[str, object] = {**self._base, "object": "chat.completion", "choices": [choice]}
+        if totals is not None:
+            said["usage"] = _usage(totals)
+        return encode(said)
+
+    def error(self, message: str) -> bytes:
+        """Return the event that stands for an error after a 200; no [DONE] follows it."""
+        return b"data: " + encode(_error(500, message)) + b"\n\n"
+
+    def idle(self) -> bytes:
+        """Return a comment."""
+        return b": keep-alive\n\n"
+
+
+class OpenAIDialect:
+    """`/v1/chat/completions`."""
+
+    name = "openai.chat"
+
+    def ask(self, body: Mapping[str, Any]) -> Ask:
+        """Read a request; only one choice is made."""
+        prompt, count = messages_text(body)
+        if count == 0:
+            raise BadRequest("'messages' must not be empty")
+        if integer(body, "n") not in {None, 1}:
+            raise BadRequest("'n' must be 1: this engine makes one choice")
+        limit = integer(body, "max_completion_tokens")
+        if limit is None:
+            limit = integer(body, "max_tokens")
+        if limit is not None and limit < 1:
+            raise BadRequest("'max_tokens' must be 1 or more")
+        stream = flag(body, "stream", default=False)
+        wanted = flag(mapping(body, "stream_options"), "include_usage", default=False)
+        return Ask(
+            model=string(body, "model"),
+            prompt=prompt,
+            stream=stream,
+            max_tokens=limit,
+            seed=integer(body, "seed"),
+            include_usage=wanted if stream else True,
+        )
+
+    def voice(self, ask: Ask, request_id: str) -> OpenAIVoice:
+        """Return the voice for one answer."""
+        return OpenAIVoice(ask, request_id)
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """Return the body that goes with an error status."""
+        return encode(_error(status, message))
+
+
+def models(names: Sequence[str]) -> bytes:
+    """Return the answer of `/v1/models`."""
+    listed = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "streamguard"} for name in names
+    ]
+    return encode({"object": "list", "data": listed})
+
+
+def _usage(totals: Totals) -> dict[str, object]:
+    return {
+        "prompt_tokens": totals.prompt_tokens,
+        "completion_tokens": totals.generated,
+        "total_tokens": totals.prompt_tokens + totals.generated,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+    }
+
+
+def _error(status: int, message: str) -> dict[str, object]:
+    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": None, "code": None}}
