@@ -1,0 +1,104 @@
+"""Sphinx directives that draw the manual's tables from the code, which they cannot contradict."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+Cell: TypeAlias = str | nodes.Node
+
+
+def _node(cell: Cell) -> nodes.Node:
+    return nodes.literal("", cell) if isinstance(cell, str) else cell
+
+
+def _row(cells: Iterable[Cell]) -> nodes.row:
+    row = nodes.row()
+    for cell in cells:
+        row += nodes.entry("", nodes.paragraph("", "", _node(cell)))
+    return row
+
+
+def _table(head: Sequence[Cell], rows: Iterable[Sequence[Cell]]) -> nodes.table:
+    """A table of cells; text in a cell is code, prose is passed as a node."""
+    group = nodes.tgroup(cols=len(head))
+    for _ in head:
+        group += nodes.colspec(colwidth=1)
+    group += nodes.thead("", _row(head))
+    group += nodes.tbody("", *(_row(row) for row in rows))
+    return nodes.table("", group)
+
+
+def _prose(text: str) -> nodes.Text:
+    return nodes.Text(text)
+
+
+def _first_paragraph(item: object) -> str:
+    doc = inspect.getdoc(item) or ""
+    return " ".join(doc.split("\n\n")[0].split()).replace("`", "")
+
+
+class Transitions(SphinxDirective):
+    """`{transitions} role`: one row per event and one column per state, from `transitions.py`."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Draw the table of one role; a missing cell is an illegal transition."""
+        module = importlib.import_module("streamguard_core.transitions")
+        table = module.TRANSITIONS[self.arguments[0]]
+        events = [event for event in module.Event if any(event in row for row in table.values())]
+        rows = [
+            [
+                event.name,
+                _prose(event.value),
+                *(row[event].name if event in row else _prose("") for row in table.values()),
+            ]
+            for event in events
+        ]
+        return [_table([_prose("event"), _prose("when"), *(state.name for state in table)], rows)]
+
+
+class Causes(SphinxDirective):
+    """`{causes}`: every cause with its category and the party behind it."""
+
+    def run(self) -> list[nodes.Node]:
+        """Draw the table from the enumeration."""
+        causes = importlib.import_module("streamguard_core.causes").Cause
+        rows = [
+            [str(cause), str(cause.category), str(cause.party) if cause.party else _prose("nobody")]
+            for cause in causes
+        ]
+        return [_table([_prose("cause"), _prose("category"), _prose("party")], rows)]
+
+
+class PublicNames(SphinxDirective):
+    """`{public-names} package`: the names in `__all__` with their first paragraph."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """List what the package calls public."""
+        package = importlib.import_module(self.arguments[0])
+        rows: list[list[Cell]] = []
+        for name in package.__all__:
+            item = getattr(package, name)
+            described = inspect.isclass(item) or inspect.isroutine(item) or inspect.ismodule(item)
+            rows.append([name, _prose(_first_paragraph(item) if described else f"= {item!s}")])
+        return [_table([_prose("name"), _prose("what it is")], rows)]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives."""
+    app.add_directive("transitions", Transitions)
+    app.add_directive("causes", Causes)
+    app.add_directive("public-names", PublicNames)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
