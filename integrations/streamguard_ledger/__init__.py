@@ -1,0 +1,20 @@
+"""Where receipts become durable: an embedded ledger, and how to read and verify it."""
+
+from streamguard_ledger.canonical import NotCanonical
+from streamguard_ledger.reading import StoredRecord, read_receipts, read_records
+from streamguard_ledger.report import Problem, VerifyReport, WriterReport, WriterState
+from streamguard_ledger.sqlite import SQLiteLedger
+from streamguard_ledger.verifying import verify
+
+__all__ = [
+    "NotCanonical",
+    "Problem",
+    "SQLiteLedger",
+    "StoredRecord",
+    "VerifyReport",
+    "WriterReport",
+    "WriterState",
+    "read_receipts",
+    "read_records",
+    "verify",
+]

@@ -1,0 +1,466 @@
+"""A stream whose process was killed gets one CRASHED receipt, whatever happens to recovery."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamguard_core import LedgerError, OpenRecord, Receipt
+from streamguard_ledger import (
+    NotCanonical,
+    SQLiteLedger,
+    WriterState,
+    read_receipts,
+    read_records,
+    verify,
+)
+from streamguard_ledger.chainfile import ChainFile
+
+Opening = Callable[..., OpenRecord]
+Closing = Callable[..., Receipt]
+Run = Callable[..., str]
+Spawn = Callable[..., subprocess.Popen[str]]
+Edit = Callable[..., Any]
+
+# Children of one process: they start in milliseconds and are killed for real.
+FAMILY = """
+import random, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+path = sys.argv[1]
+def child(work):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return pid
+def exit_of(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+def leave_open(count):
+    def work():
+        ledger = SQLiteLedger(path)
+        for future in [ledger.append_open(opening(f"s{n}", max_tokens=9)) for n in range(count)]:
+            future.result()
+        die()
+    assert exit_of(child(work)) == -signal.SIGKILL
+"""
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """What every record says that can be read."""
+    found = []
+    with suppress(LedgerError):
+        for record in read_records(path):
+            with suppress(NotCanonical):
+                found.append(record.data)
+    return found
+
+
+def _crashed(path: Path) -> list[str]:
+    """The streams of all CRASHED receipts, each as often as it has one."""
+    return sorted(one["stream_id"] for one in _records(path) if one.get("cause") == "CRASHED")
+
+
+def _recovered(path: Path) -> list[dict[str, Any]]:
+    return [one for one in _records(path) if one.get("kind") == "WRITER_RECOVERED"]
+
+
+def test_open_streams_of_a_killed_process_are_closed(path: Path, spawn: Spawn) -> None:
+    """P20: after SIGKILL the next start writes one CRASHED receipt for each open stream."""
+    process = spawn(
+        """
+ledger = SQLiteLedger(sys.argv[1])
+for name in ("done", "one", "two"):
+    ledger.append_open(opening(name, max_tokens=70, model="m", tags={"tenant": "t"})).result()
+ledger.append_close(closing("done")).result()
+print("ready", flush=True)
+sys.stdin.read()
+""",
+        path,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.wait()
+    before = verify(path)
+    assert (before.exit_code, before.open_streams) == (3, 2)
+    with SQLiteLedger(path):
+        after = verify(path)
+    assert (after.exit_code, after.open_streams) == (0, 0)
+    assert [writer.state for writer in after.writers] == [WriterState.RECOVERED, WriterState.LIVE]
+    found = {one["stream_id"]: one for one in read_receipts(path)}
+    assert found["done"]["cause"] == "COMPLETED"
+    for name, seq in (("one", 2), ("two", 3)):
+        one = found[name]
+        assert (one["cause"], one["category"], one["close"]) == ("CRASHED", "system", "unconfirmed")
+        assert one["output"] == {"lower": 0, "upper": 70, "source": "none"}
+        assert "produced" not in one
+        assert one["recovered_from"] == {"writer": before.writers[0].writer, "seq": seq}
+        assert (one["model"], one["tags"], one["sealed"]) == ("m", {"tenant": "t"}, True)
+
+
+def test_recovery_is_done_once(path: Path, run: Run) -> None:
+    """Later starts write nothing about a process that was recovered."""
+    run(FAMILY + "leave_open(3)", path)
+    for _ in range(3):
+        SQLiteLedger(path).close()
+    assert _crashed(path) == ["s0", "s1", "s2"]
+    ends = _recovered(path)
+    # The killed one, and each of the two that were closed in order and have a successor.
+    assert [end["closed"] for end in ends] == [3, 0, 0]
+    assert len({end["head"]["writer"] for end in ends}) == 3
+    assert verify(path).ok
+
+
+def test_a_lost_note_of_a_recovery_does_no_harm(path: Path, run: Run) -> None:
+    """The note in the lock file only saves time: without it recovery finds nothing to do."""
+    run(FAMILY + "leave_open(3)", path)
+    SQLiteLedger(path).close()
+    for lock in (path / "writers").glob("*.lock"):
+        lock.write_bytes(b"")
+    SQLiteLedger(path).close()
+    assert _crashed(path) == ["s0", "s1", "s2"]
+    assert verify(path).ok
+
+
+# Kills a start of the ledger at one of its steps, counted from the outside.
+KILLED_AT = (
+    FAMILY
+    + """
+from streamguard_ledger import recovery, chainfile, folder
+recovery._BATCH = 2
+def killed_at(path, step):
+    left = [step]
+    def counted(original):
+        def call(*arguments, **options):
+            result = original(*arguments, **options)
+            left[0] -= 1
+            if left[0] < 0:
+                die()
+            return result
+        return call
+    def work():
+        for owner, name in (
+            (chainfile.ChainFile, "insert"), (chainfile.ChainFile, "_begin"),
+            (recovery, "_examine"), (recovery, "_drop_closed_elsewhere"), (recovery, "_write"),
+            (folder.FileLock, "settle"), (folder.FileLock, "release"),
+        ):
+            setattr(owner, name, counted(getattr(owner, name)))
+        SQLiteLedger(path).close()
+    return exit_of(child(work))
+"""
+)
+
+
+def test_recovery_can_be_killed_anywhere(path: Path, run: Run) -> None:
+    """P20: killed at any one of its steps, recovery never yields two receipts, nor none."""
+    said = run(
+        KILLED_AT
+        + """
+import shutil
+leave_open(3)
+for step in range(200):
+    copy = f"{path}-{step}"
+    shutil.copytree(path, copy)
+    code = killed_at(copy, step)
+    assert code in (0, -signal.SIGKILL)
+    assert not verify(copy).problems, (step, verify(copy))
+    SQLiteLedger(copy).close()
+    report = verify(copy)
+    assert report.ok, (step, report)
+    causes = [one["cause"] for one in read_receipts(copy)]
+    closes = [one for one in read_records(copy) if one.data["kind"] == "CLOSE"]
+    assert causes == ["CRASHED"] * 3 and len(closes) == 3, (step, causes)
+    if code == 0:
+        break
+print(step)
+""",
+        path,
+    )
+    assert 10 <= int(said) < 200
+
+
+def test_recovery_can_be_killed_again_and_again(path: Path, run: Run) -> None:
+    """P20: seven starts killed one after the other still end in one receipt for each stream."""
+    run(
+        KILLED_AT
+        + """
+leave_open(9)
+for step in range(3, 23, 3):
+    assert killed_at(path, step) in (0, -signal.SIGKILL)
+    assert not verify(path).problems
+""",
+        path,
+    )
+    SQLiteLedger(path).close()
+    assert _crashed(path) == [f"s{number}" for number in range(9)]
+    assert verify(path).ok
+
+
+def test_recoverers_that_race_write_one_receipt_each(path: Path, run: Run) -> None:
+    """P21: eight processes start at once beside three dead ones: no stream is closed twice."""
+    run(
+        FAMILY
+        + """
+for part in range(3):
+    def work():
+        ledger = SQLiteLedger(path)
+        for n in range(60):
+            ledger.append_open(opening(f"p{part}-{n}")).result()
+        die()
+    exit_of(child(work))
+gate, go = os.pipe()
+def start():
+    os.close(go)
+    os.read(gate, 1)  # until everybody is there
+    SQLiteLedger(path).close()
+pids = [child(start) for _ in range(8)]
+os.close(go)
+assert [exit_of(pid) for pid in pids] == [0] * 8
+""",
+        path,
+    )
+    SQLiteLedger(path).close()
+    assert _crashed(path) == sorted(f"p{part}-{n}" for part in range(3) for n in range(60))
+    assert verify(path).ok
+
+
+def test_whatever_was_acknowledged_survives_kills(path: Path, run: Run) -> None:
+    """P01: 30 processes, each killed at a random moment of opening, writing or recovering."""
+    said = run(
+        FAMILY
+        + """
+import json, select, time
+chance = random.Random(7)
+acked = {"open": set(), "close": set()}
+def stream(out, number):
+    def work():
+        ledger = SQLiteLedger(path)
+        def writing(part):
+            for n in range(10_000):
+                name = f"{number}-{part}-{n}"
+                ledger.append_open(opening(name)).result()
+                os.write(out, f"open {name}\\n".encode())
+                if n % 3:
+                    ledger.append_close(closing(name)).result()
+                    os.write(out, f"close {name}\\n".encode())
+        for part in range(4):
+            threading.Thread(target=writing, args=(part,), daemon=True).start()
+        threading.Event().wait()
+    return work
+for number in range(30):
+    got, out = os.pipe()
+    pid = child(stream(out, number))
+    os.close(out)
+    # Every other one while it starts, at a random instant; the rest after so many records.
+    wanted = chance.randrange(1, 50) if number % 2 else 1
+    patience = 20 if number % 2 else chance.random() * 0.03
+    limit, text = time.monotonic() + patience, b""
+    while text.count(b"\\n") < wanted and (left := limit - time.monotonic()) > 0:
+        if select.select([got], [], [], left)[0]:
+            text += os.read(got, 64)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    while part := os.read(got, 65536):
+        text += part
+    os.close(got)
+    for line in text.decode().splitlines():
+        kind, name = line.split()
+        acked[kind].add(name)
+    if number % 10 == 9:
+        report = verify(path)
+        assert not report.problems, report.problems
+print(json.dumps({kind: sorted(names) for kind, names in acked.items()}))
+""",
+        path,
+    )
+    acked = json.loads(said)
+    assert len(acked["open"]) > 100
+    SQLiteLedger(path).close()
+    found = {one["stream_id"]: one for one in read_receipts(path)}
+    assert set(acked["open"]) <= set(found)
+    assert all(one["sealed"] for one in found.values())
+    assert {found[name]["cause"] for name in acked["close"]} == {"COMPLETED"}
+    report = verify(path)
+    assert report.ok, report
+    closes = sum(one["kind"] == "CLOSE" for one in _records(path))
+    assert closes == len(found) == report.streams
+
+
+def test_a_living_writer_is_left_alone(
+    path: Path, opening: Opening, closing_of: Closing, spawn: Spawn
+) -> None:
+    """Who starts beside a living process, or another ledger of its own, closes none of theirs."""
+    process = spawn(
+        """
+ledger = SQLiteLedger(sys.argv[1])
+ledger.append_open(opening("theirs")).result()
+print("ready", flush=True)
+sys.stdin.read()
+ledger.append_close(closing("theirs")).result()
+ledger.close()
+""",
+        path,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    with SQLiteLedger(path) as ledger:
+        ledger.append_open(opening("ours")).result()
+        SQLiteLedger(path).close()
+        assert _crashed(path) == []
+        assert verify(path).open_streams == 2
+        ledger.append_close(closing_of("ours")).result()
+    process.communicate()
+    assert verify(path).ok
+    assert verify(path).open_streams == 0
+
+
+def test_streams_left_open_by_an_orderly_end_are_closed(path: Path, opening: Opening) -> None:
+    """A ledger closed before its streams leaves them to the next one."""
+    with SQLiteLedger(path) as ledger:
+        ledger.append_open(opening()).result()
+    assert verify(path).exit_code == 3
+    SQLiteLedger(path).close()
+    assert _crashed(path) == ["s0"]
+    assert verify(path).ok
+
+
+def test_a_receipt_in_another_file_counts(
+    path: Path, opening: Opening, closing_of: Closing
+) -> None:
+    """A stream whose receipt went to another file has not crashed."""
+    with SQLiteLedger(path) as ledger:
+        ledger.append_open(opening()).result()
+        with SQLiteLedger(path) as other:
+            other.append_close(closing_of()).result()
+    SQLiteLedger(path).close()
+    assert _crashed(path) == []
+    assert verify(path).ok
+
+
+def test_a_damaged_file_is_recovered_as_far_as_it_goes(
+    path: Path, opening: Opening, edit: Edit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Damage is logged and noted in the new chain, and the streams that can be read are closed."""
+    with SQLiteLedger(path) as ledger:
+        for name in ("a", "b"):
+            ledger.append_open(opening(name)).result()
+    with edit(path) as connection:
+        connection.execute("UPDATE record SET body = x'00' WHERE stream_id = 'a'")
+    with caplog.at_level(logging.ERROR):
+        SQLiteLedger(path).close()
+    assert "is damaged" in caplog.text
+    assert "streamguard verify" in caplog.text
+    assert _crashed(path) == ["b"]
+    (end,) = _recovered(path)
+    assert end["damage"].startswith("3 problem(s), the first: record 1")
+    assert verify(path).exit_code == 1
+
+
+def test_an_open_without_a_stream_is_passed_over(
+    path: Path, opening: Opening, edit: Edit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A forged OPEN that names no stream stops nothing."""
+    with SQLiteLedger(path) as ledger:
+        ledger.append_open(opening("a")).result()
+    with edit(path) as connection:
+        connection.execute("""UPDATE record SET body = CAST('{"kind":"OPEN"}' AS BLOB)
+                              WHERE seq = 1""")
+    with caplog.at_level(logging.ERROR):
+        SQLiteLedger(path).close()
+    assert _crashed(path) == []
+
+
+def test_a_file_that_is_no_database_stops_nobody(
+    path: Path, opening: Opening, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file of garbage is logged at every start, and recovery of the others goes on."""
+    with SQLiteLedger(path) as ledger:
+        ledger.append_open(opening()).result()
+    (path / "writers" / f"{'0' * 32}.db").write_bytes(b"garbage" * 1000)
+    for _ in range(2):
+        with caplog.at_level(logging.ERROR):
+            caplog.clear()
+            SQLiteLedger(path).close()
+        assert f"{'0' * 32}.db is damaged" in caplog.text
+    assert _crashed(path) == ["s0"]
+
+
+def test_a_writer_that_was_killed_before_its_first_record_is_settled(path: Path) -> None:
+    """An empty file is noted as empty, so that nobody can fill it later."""
+    SQLiteLedger(path).close()
+    empty = path / "writers" / f"{'0' * 32}.db"
+    empty.touch()
+    assert verify(path).exit_code == 3
+    SQLiteLedger(path).close()
+    assert empty.with_suffix(".lock").read_bytes() == b"settled\n"
+    assert {"writer": "0" * 32, "seq": -1, "hash": ""} in [one["head"] for one in _recovered(path)]
+    assert verify(path).ok
+
+
+def test_what_cannot_be_opened_stops_nobody(
+    path: Path, opening: Opening, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lock or a file that cannot be opened is logged and left, and the others are recovered."""
+    with SQLiteLedger(path) as ledger:
+        ledger.append_open(opening()).result()
+    odd = [path / "writers" / f"{digit * 32}.db" for digit in "01"]
+    odd[0].touch()
+    odd[0].with_suffix(".lock").symlink_to(f"{odd[0].stem}.lock")  # to itself
+    odd[1].mkdir()
+    with caplog.at_level(logging.ERROR):
+        SQLiteLedger(path).close()
+    for file in odd:
+        assert f"cannot recover {file}" in caplog.text
+        assert f"cannot look for receipts in {file}" in caplog.text
+    assert odd[1].with_suffix(".lock").read_bytes() == b""
+    assert _crashed(path) == ["s0"]
+
+
+def test_what_newer_software_wrote_is_left_to_it(
+    path: Path, opening: Opening, edit: Edit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P54: after a downgrade the old software closes no stream whose records it cannot read."""
+    with SQLiteLedger(path) as ledger:
+        ledger.append_open(opening()).result()
+    with edit(path) as connection:
+        connection.execute("""UPDATE record SET body = CAST('{"v":2}' AS BLOB) WHERE seq = 2""")
+    with caplog.at_level(logging.ERROR):
+        SQLiteLedger(path).close()
+    assert "newer software wrote it" in caplog.text
+    assert _crashed(path) == []
+    assert verify(path).exit_code == 1  # the hash beside it was not changed along
+
+
+def test_a_recovery_that_cannot_write_fails_the_start(
+    path: Path, opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk during recovery is said at construction; the next start finishes."""
+    with SQLiteLedger(path) as ledger:
+        for number in range(300):
+            ledger.append_open(opening(str(number)))
+    original = ChainFile._begin
+
+    def small(file: ChainFile, folder: Any) -> None:
+        original(file, folder)
+        file._connection.execute("PRAGMA max_page_count = 20")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ChainFile, "_begin", small)
+        with pytest.raises(LedgerError, match=r"cannot write what is recovered .*full.*again"):
+            SQLiteLedger(path)
+    assert len(_crashed(path)) < 300
+    SQLiteLedger(path).close()
+    assert len(_crashed(path)) == len(set(_crashed(path))) == 300
+    assert verify(path).ok
