@@ -1,0 +1,32 @@
+"""Providers' streams: wire formats, producers, transports that govern any SDK built on httpx."""
+
+from streamguard_providers import supported
+from streamguard_providers.dialects import Dialect, ToolFragment
+from streamguard_providers.errors import CutOffReadError, EventTooLarge, ProviderError
+from streamguard_providers.ndjson import NDJSONDecoder
+from streamguard_providers.ollama_dialect import Ollama
+from streamguard_providers.ollama_producer import OllamaProducer
+from streamguard_providers.openai_chat import OpenAIChat
+from streamguard_providers.openai_producer import OpenAIProducer
+from streamguard_providers.sse import SSEDecoder, SSEEvent
+from streamguard_providers.stream_decoder import StreamDecoder
+from streamguard_providers.transports import GuardedAsyncTransport, GuardedTransport
+
+__all__ = [
+    "CutOffReadError",
+    "Dialect",
+    "EventTooLarge",
+    "GuardedAsyncTransport",
+    "GuardedTransport",
+    "NDJSONDecoder",
+    "Ollama",
+    "OllamaProducer",
+    "OpenAIChat",
+    "OpenAIProducer",
+    "ProviderError",
+    "SSEDecoder",
+    "SSEEvent",
+    "StreamDecoder",
+    "ToolFragment",
+    "supported",
+]

@@ -1,0 +1,126 @@
+"""What every wire format is turned into: the interface of a dialect, and words they share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from streamguard_core import AnyChunk, Chunk, ChunkKind, Usage
+from streamguard_providers.errors import ProviderError
+
+
+class Dialect(Protocol):
+    """Reads the payloads of one response in order, and remembers what they said of its end.
+
+    An instance belongs to one response. `decode` returns the chunks of a payload; what else it said
+    (finish reason, usage, error, end) is in the attributes from then on.
+    """
+
+    provider: str
+    """Who is speaking, for errors and attempts."""
+    finish: str | None
+    """The provider's finish reason, in its own word."""
+    reported: Mapping[str, Any] | None
+    """The latest usage object, verbatim."""
+    error: ProviderError | None
+    done: bool
+    """The terminal marker was seen: nothing that counts can follow."""
+    model: str | None
+    malformed: int
+    """Payloads that could not be read and were skipped."""
+
+    def decode(self, payload: bytes) -> list[AnyChunk]:
+        """Read one payload and return its chunks."""
+
+    def fail(self, reported: object) -> None:
+        """Take an error object in that came outside the payloads."""
+
+    @property
+    def complete(self) -> bool:
+        """True when the response may end here without `done`: all that was announced has come."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The latest usage, normalised; None when none was reported."""
+
+
+class ToolFragment(msgspec.Struct, frozen=True, kw_only=True):
+    """Which tool call a chunk of kind `tool` belongs to; its text is a piece of the arguments.
+
+    Args:
+        index: the call's number within its choice; pieces with the same number belong together.
+        id: the call's id; in most dialects only the first piece has one.
+        name: the tool's name; likewise.
+    """
+
+    index: int = 0
+    id: str | None = None
+    name: str | None = None
+
+    @classmethod
+    def of(cls, chunk: Chunk) -> ToolFragment:
+        """Read it back from the `data` of a tool chunk."""
+        return _FRAGMENT.decode(chunk.data)
+
+
+_FRAGMENT: Final = msgspec.json.Decoder(ToolFragment)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def tool_chunk(fragment: ToolFragment, arguments: object, choice: int = 0) -> Chunk:
+    """A piece of a tool call; arguments that came as an object are written as JSON text."""
+    if arguments is None:
+        text = ""
+    elif isinstance(arguments, str):
+        text = arguments
+    elif isinstance(arguments, msgspec.Raw):
+        text = bytes(arguments).decode("utf-8", "replace")
+    else:
+        text = _ENCODER.encode(arguments).decode()
+    return Chunk(text, ChunkKind.TOOL, _ENCODER.encode(fragment), choice)
+
+
+def lenient(payload: bytes) -> dict[str, Any] | None:
+    """Read a payload that the strict decoder refused; None when it is no JSON object at all.
+
+    Bytes that are no UTF-8 and halves of surrogate pairs become U+FFFD: one odd field must not lose
+    a token.
+    """
+    try:
+        said = json.loads(payload.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def text_in(value: object) -> str | None:
+    """The text of a field that should be one; without halves of surrogate pairs."""
+    if not isinstance(value, str):
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
+
+
+def mapping_in(value: object) -> dict[str, Any] | None:
+    """The object of a field that should be one."""
+    return value if isinstance(value, dict) else None
+
+
+def items_in(value: object) -> list[Any]:
+    """The items of a field that should be a list."""
+    return value if isinstance(value, list) else []
+
+
+def number_in(value: object) -> int | None:
+    """A count: some vendors send whole numbers as floats, some send null or nonsense."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not value.is_integer():
+        return None
+    return int(value) if value >= 0 else None

@@ -1,0 +1,76 @@
+"""Calls Ollama's own API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import httpx
+
+from streamguard_providers.producers import HTTPProducer, Secret, check_input
+from streamguard_providers.stream_decoder import StreamDecoder
+
+BASE_URL: Final = "http://localhost:11434"
+
+
+class OllamaProducer(HTTPProducer):
+    """Produces one answer of Ollama: `/api/generate` for a prompt, `/api/chat` for messages.
+
+    Args:
+        model: which model.
+        prompt: the prompt.
+        messages: the conversation, in place of `prompt`.
+        base_url: where the server is.
+        client: a shared `httpx.AsyncClient` (or httpx2's); stays open. By default each call has its
+            own.
+        options: the model's options (`temperature`, `num_ctx`, ...).
+        max_tokens: most tokens to generate (`num_predict`).
+        extra_body: further fields of the request (`tools`, `think`, `keep_alive`, ...).
+        headers: further headers.
+        api_key: for servers that want one.
+        provider: who is called, for errors and receipts.
+
+    Raises:
+        UsageError: when there is not exactly one of prompt and messages.
+
+    Example:
+        >>> OllamaProducer(model="llama3", prompt="Hello")
+        <OllamaProducer model='llama3'>
+    """
+
+    def __init__(
+        self,
+        model: str,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        base_url: str = BASE_URL,
+        client: httpx.AsyncClient | None = None,
+        options: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        api_key: str | None = None,
+        provider: str = "ollama",
+    ) -> None:
+        check_input(prompt, messages)
+        settings = dict(options or {})
+        if max_tokens is not None:
+            settings["num_predict"] = max_tokens
+        body: dict[str, Any] = {**(extra_body or {}), "model": model, "stream": True}
+        if settings:
+            body["options"] = settings
+        if messages is None:
+            body["prompt"] = prompt
+        else:
+            body["messages"] = list(messages)
+        super().__init__(
+            provider=provider,
+            url=f"{base_url.rstrip('/')}/api/{'generate' if messages is None else 'chat'}",
+            body=body,
+            model=model,
+            decoder=StreamDecoder.ollama,
+            client=client,
+            headers=headers,
+            key=Secret(api_key) if api_key else None,
+        )

@@ -1,0 +1,85 @@
+"""Calls OpenAI's chat completions, and every server that speaks them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from streamguard_core import UsageError
+from streamguard_providers.producers import HTTPProducer, Secret, check_input
+from streamguard_providers.stream_decoder import StreamDecoder
+
+BASE_URL: Final = "https://api.openai.com/v1"
+
+
+class OpenAIProducer(HTTPProducer):
+    """Produces one chat completion of OpenAI, or of a server that imitates it; asks for usage.
+
+    Args:
+        model: which model.
+        messages: the conversation, as OpenAI takes it.
+        prompt: the user's message, in place of `messages`.
+        base_url: where the API is, with its version (`http://localhost:8000/v1`).
+        api_key: the key; by default that of the environment variable OPENAI_API_KEY, if there is
+            one.
+        client: a shared `httpx.AsyncClient` (or httpx2's); stays open. By default each call has its
+            own.
+        max_tokens: most tokens to generate.
+        options: further fields of the request (`temperature`, `tools`, ...).
+        headers: further headers.
+        provider: who is called, for errors and receipts.
+
+    Raises:
+        UsageError: when there is not exactly one of prompt and messages, or OpenAI is called
+            without a key.
+
+    Example:
+        >>> OpenAIProducer("gpt-5-nano", prompt="Hello", api_key="sk-...")
+        <OpenAIProducer model='gpt-5-nano'>
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        prompt: str | None = None,
+        base_url: str = BASE_URL,
+        api_key: str | None = None,
+        client: httpx.AsyncClient | None = None,
+        max_tokens: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        provider: str = "openai",
+    ) -> None:
+        check_input(prompt, messages)
+        key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
+        at_openai = (urlsplit(base_url).hostname or "").endswith("openai.com")
+        if at_openai and not key:
+            raise UsageError("OpenAI is called with a key: pass api_key, or set OPENAI_API_KEY")
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": [{"role": "user", "content": prompt}]
+            if messages is None
+            else list(messages),
+            **(options or {}),
+            "stream": True,
+        }
+        body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
+        if max_tokens is not None:
+            # OpenAI's newer models refuse the old name; other servers know only that.
+            body["max_completion_tokens" if at_openai else "max_tokens"] = max_tokens
+        super().__init__(
+            provider=provider,
+            url=f"{base_url.rstrip('/')}/chat/completions",
+            body=body,
+            model=model,
+            decoder=StreamDecoder.openai_chat,
+            client=client,
+            headers=headers,
+            key=Secret(key) if key else None,
+        )

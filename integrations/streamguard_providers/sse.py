@@ -1,0 +1,333 @@
+"""Server-sent events from bytes, as the WHATWG standard reads them: linear time, bounded memory.
+
+Sans-I/O: bytes in, events out. Three things go beyond the standard, for the sake of LLM streams: a
+last event without its blank line is handed over at the end of the stream if its data is one whole
+JSON object; comments and unknown fields are counted; and a field named `error`, in which some
+servers report a failure, is handed over as an event of that name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from streamguard_core import UsageError
+from streamguard_providers.errors import EventTooLarge
+
+MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
+
+_BOM: Final = b"\xef\xbb\xbf"
+_LF: Final = 10
+_COLON: Final = 58
+_DATA: Final = b"data: "
+_NEXT: Final = b"\n\ndata: "
+_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b"error:")
+_LONGEST_FIELD: Final = 6
+_MAX_SAMPLE: Final = 64
+_MAX_DIGITS: Final = 18
+
+
+class SSEEvent(msgspec.Struct, frozen=True, gc=False):
+    """One dispatched event, as bytes; decoding is left to whoever needs text.
+
+    Args:
+        data: the data lines joined with LF.
+        event: the event's name; empty where the standard says `message`.
+        id: the last event id at dispatch; it persists from event to event.
+        retry: the reconnection time this event's block set, in milliseconds.
+    """
+
+    data: bytes
+    event: bytes = b""
+    id: bytes = b""
+    retry: int | None = None
+
+    @property
+    def type(self) -> str:
+        """The event's name, `message` where it has none."""
+        return self.event.decode("utf-8", "replace") or "message"
+
+    @property
+    def text(self) -> str:
+        """The data as text; invalid UTF-8 becomes U+FFFD."""
+        return self.data.decode("utf-8", "replace")
+
+
+class SSEDecoder:
+    r"""Turns the bytes of a stream into events; how the bytes are cut makes no difference.
+
+    Args:
+        max_event_bytes: largest event (all its lines together) and largest unfinished line.
+        strict: leave out what goes beyond the standard: drop a last event without its blank line,
+            and fields named `error`.
+
+    Raises:
+        UsageError: when the limit is not positive.
+
+    Example:
+        >>> decoder = SSEDecoder()
+        >>> [event.data for event in decoder.feed(b"data: a\n\ndata: b")]
+        [b'a']
+    """
+
+    __slots__ = (
+        "_block_retry",
+        "_closed",
+        "_data",
+        "_discarding",
+        "_event",
+        "_has_data",
+        "_id",
+        "_max",
+        "_open",
+        "_size",
+        "_skip_lf",
+        "_start",
+        "_strict",
+        "_tail",
+        "comments",
+        "last_event_id",
+        "offset",
+        "retry",
+        "truncated",
+        "unknown_fields",
+        "unknown_sample",
+        "unterminated",
+    )
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES, *, strict: bool = False) -> None:
+        if max_event_bytes < 1:
+            raise UsageError(f"max_event_bytes={max_event_bytes} was given; it is at least 1")
+        self._max = max_event_bytes
+        self._strict = strict
+        self._closed = False
+        self._start: bytes | None = b""
+        """What may still become a byte order mark; None once that is decided."""
+        self._skip_lf = False
+        self._tail = bytearray()
+        """The unfinished line."""
+        self._discarding = False
+        """The unfinished line is a comment or an unknown field: it need not be kept."""
+        self._open = False
+        """The current block has had a line."""
+        self._size = 0
+        self._data = bytearray()
+        self._has_data = False
+        self._event = b""
+        self._id = b""
+        self._block_retry: int | None = None
+        self.last_event_id = b""
+        self.retry: int | None = None
+        self.comments = 0
+        self.unknown_fields = 0
+        self.unknown_sample = b""
+        """The beginning of the first line that was no field of the standard."""
+        self.offset = 0
+        self.unterminated = False
+        """The last event had no blank line and was handed over all the same."""
+        self.truncated = False
+        """The stream ended within an event, which was dropped."""
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<{type(self).__name__} {state}, {self.offset} bytes>"
+
+    def feed(self, data: bytes) -> list[SSEEvent]:
+        """Take bytes in and return the events they complete.
+
+        Raises:
+            EventTooLarge: when an event passes the limit; the decoder is closed then.
+            UsageError: when the decoder is closed.
+        """
+        if self._closed:
+            raise UsageError(
+                "feed() is not allowed after close() or EventTooLarge: make a new decoder"
+            )
+        self.offset += len(data)
+        if self._start is not None:
+            data = self._without_bom(data)
+        if self._skip_lf and data:
+            self._skip_lf = False
+            if data[0] == _LF:
+                data = data[1:]
+        if b"\r" in data:
+            # A CR ends its line at once; the LF that may follow in the next piece belongs to it.
+            self._skip_lf = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        events: list[SSEEvent] = []
+        end = data.rfind(b"\n") + 1
+        if not end:
+            if data:
+                self._keep(data)
+            return events
+        whole = data[:end]
+        if self._tail or self._discarding:
+            whole = self._joined(whole)
+        self._parse(whole, events)
+        if end < len(data):
+            self._keep(data[end:])
+        return events
+
+    def close(self) -> list[SSEEvent]:
+        """The stream has ended: return the last event if it is complete but for its blank line."""
+        if self._closed:
+            return []
+        if self._start:
+            self._keep(self._start)
+        self._closed = True
+        line = bytes(self._tail)
+        self._tail.clear()
+        pending = self._open or bool(line)
+        events: list[SSEEvent] = []
+        if line and not self._discarding:
+            self._field(line, events)
+        if not self._strict and self._has_data and is_whole(bytes(self._data[:-1])):
+            self.unterminated = True
+            self._dispatch(events)
+        elif pending:
+            self.truncated = True
+        return events
+
+    # -- lines -------------------------------------------------------------------------------------
+
+    def _parse(self, whole: bytes, events: list[SSEEvent]) -> None:
+        """Read complete lines."""
+        if (
+            not self._open
+            and whole.startswith(_DATA)
+            and whole.endswith(b"\n\n")
+            and len(whole) <= self._max
+        ):
+            # Nearly every block of nearly every LLM stream is one data line.
+            parts = whole[6:-2].split(_NEXT)
+            if whole.count(b"\n") == 2 * len(parts):
+                self.last_event_id = name = self._id
+                events += [SSEEvent(part, b"", name) for part in parts]
+                return
+        for line in whole.split(b"\n")[:-1]:
+            if line:
+                self._field(line, events)
+            else:
+                self._dispatch(events)
+
+    def _field(self, line: bytes, events: list[SSEEvent]) -> None:
+        name, _, value = line.partition(b":")
+        if value.startswith(b" "):
+            value = value[1:]
+        if name == b"data":
+            self._take(line)
+            self._data += value
+            self._data += b"\n"
+            self._has_data = True
+        elif name == b"event":
+            self._take(line)
+            self._event = value
+        elif name == b"id":
+            self._take(line)
+            if b"\0" not in value:
+                self._id = value
+        elif name == b"retry":
+            self._take(line)
+            self._set_retry(value)
+        else:
+            self._ignore(line)
+            if name == b"error" and value and not self._strict:
+                events.append(SSEEvent(value, b"error", self.last_event_id))
+
+    def _take(self, line: bytes) -> None:
+        self._open = True
+        self._size += len(line) + 1
+        if self._size > self._max:
+            self._refuse()
+
+    def _set_retry(self, value: bytes) -> None:
+        # bytes.isdigit() knows ASCII digits only. An absurd number of them is no time.
+        digits = value.lstrip(b"0") or value[-1:]
+        if value.isdigit() and len(digits) <= _MAX_DIGITS:
+            self.retry = self._block_retry = int(digits)
+
+    def _ignore(self, line: bytes) -> None:
+        """A comment, or a field the standard does not know."""
+        if line.startswith(b":"):
+            self.comments += 1
+            return
+        self.unknown_fields += 1
+        if not self.unknown_sample:
+            self.unknown_sample = line[:_MAX_SAMPLE]
+
+    def _dispatch(self, events: list[SSEEvent]) -> None:
+        """A blank line: hand over the block if it has data, and begin a new one."""
+        self.last_event_id = self._id
+        if self._has_data:
+            self._data.pop()
+            events.append(SSEEvent(bytes(self._data), self._event, self._id, self._block_retry))
+            self._data = bytearray()
+            self._has_data = False
+        self._open = False
+        self._size = 0
+        self._event = b""
+        self._block_retry = None
+
+    # -- pieces of lines ---------------------------------------------------------------------------
+
+    def _without_bom(self, data: bytes) -> bytes:
+        """Strip one leading byte order mark, which may come in three pieces."""
+        start = (self._start or b"") + data
+        if len(start) < len(_BOM) and _BOM.startswith(start):
+            self._start = start
+            return b""
+        self._start = None
+        return start.removeprefix(_BOM)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a piece of an unfinished line, unless the line is known to be nothing."""
+        if self._discarding:
+            return
+        tail = self._tail
+        judged = len(tail) >= _LONGEST_FIELD
+        tail += data
+        if not judged and (
+            tail[0] == _COLON or (len(tail) >= _LONGEST_FIELD and not tail.startswith(_FIELDS))
+        ):
+            self._discard()
+        elif self._size + len(tail) > self._max:
+            if not tail.startswith(b"error:"):
+                self._refuse()
+            self._discard()
+
+    def _discard(self) -> None:
+        self._ignore(bytes(self._tail[:_MAX_SAMPLE]))
+        self._tail.clear()
+        self._discarding = True
+
+    def _joined(self, whole: bytes) -> bytes:
+        """Complete the unfinished line with what has come."""
+        if self._discarding:
+            self._discarding = False
+            # The rest of the line goes, with its end: ignored lines leave no trace.
+            return whole[whole.index(b"\n") + 1 :]
+        self._tail += whole
+        joined = bytes(self._tail)
+        self._tail.clear()
+        return joined
+
+    def _refuse(self) -> None:
+        self._closed = True
+        self._tail.clear()
+        self._data.clear()
+        raise EventTooLarge(self._max, self.offset)
+
+
+def is_whole(data: bytes) -> bool:
+    """True for the data of a complete LLM event: one whole JSON object or array, or `[DONE]`."""
+    data = data.strip()
+    if data == b"[DONE]":
+        return True
+    if not data.startswith((b"{", b"[")):
+        return False  # a number or a word may have been cut anywhere and still look whole
+    try:
+        msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,187 @@
+"""Puts framing and dialect together: the bytes of one response in, chunks out, and how it ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from streamguard_core import AnyChunk, TruncatedStream, Usage
+from streamguard_providers.dialects import Dialect, lenient
+from streamguard_providers.errors import ProviderError, provider_error
+from streamguard_providers.ndjson import NDJSONDecoder
+from streamguard_providers.ollama_dialect import Ollama
+from streamguard_providers.openai_chat import OpenAIChat
+from streamguard_providers.sse import SSEDecoder
+
+MAX_MALFORMED: Final = 16
+_MAX_BODY: Final = 4 * 1024 * 1024
+_GZIP: Final = b"\x1f\x8b"
+_log = logging.getLogger("streamguard.providers")
+
+
+class StreamDecoder:
+    """Decodes one response whose framing and dialect are known. Sans-I/O.
+
+    `feed` the bytes of the body as they come; after each call look at `done`. When the body ends,
+    `close`, hand out the chunks it returns, then `check`.
+
+    Args:
+        dialect: reads the payloads.
+        framing: cuts the bytes into payloads; server-sent events or NDJSON.
+        max_malformed: payloads that may be skipped because they cannot be read; one more is an
+            error.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        framing: SSEDecoder | NDJSONDecoder,
+        *,
+        max_malformed: int = MAX_MALFORMED,
+    ) -> None:
+        self.dialect = dialect
+        self.framing = framing
+        self._max_malformed = max_malformed
+        self._first = True
+        self._whole: bytearray | None = None
+        """The body, where it turned out to be one JSON document instead of a stream."""
+
+    @classmethod
+    def openai_chat(cls, provider: str = "openai") -> StreamDecoder:
+        """For OpenAI chat completions as server-sent events."""
+        return cls(OpenAIChat(provider), SSEDecoder())
+
+    @classmethod
+    def ollama(cls, provider: str = "ollama") -> StreamDecoder:
+        """For Ollama's `/api/chat` and `/api/generate` as NDJSON."""
+        return cls(Ollama(provider), NDJSONDecoder())
+
+    @property
+    def done(self) -> bool:
+        """The terminal marker or an error was seen: nothing that counts can follow, do not wait."""
+        return self.dialect.done or self.dialect.error is not None
+
+    @property
+    def finish(self) -> str | None:
+        """The provider's finish reason."""
+        return self.dialect.finish
+
+    @property
+    def usage(self) -> Usage | None:
+        """The latest usage, normalised, with the reported object in it."""
+        return self.dialect.usage
+
+    @property
+    def reported(self) -> Mapping[str, Any] | None:
+        """The latest usage object; another one than before means that there is news."""
+        return self.dialect.reported
+
+    @property
+    def model(self) -> str | None:
+        """What the provider calls the model."""
+        return self.dialect.model
+
+    @property
+    def error(self) -> ProviderError | None:
+        """The error the provider reported inside the stream."""
+        return self.dialect.error
+
+    @property
+    def malformed(self) -> int:
+        """Payloads that were skipped because they cannot be read."""
+        return self.dialect.malformed
+
+    def feed(self, data: bytes) -> list[AnyChunk]:
+        """Take bytes of the body in and return the chunks they complete.
+
+        Raises:
+            EventTooLarge: when an event passes the framing's limit.
+            ProviderError: when more payloads than allowed cannot be read, or the body is compressed
+                and says nothing of it.
+        """
+        if self._first and data:
+            self._look(data)
+        if self._whole is not None:
+            if len(self._whole) + len(data) > _MAX_BODY:
+                raise provider_error(
+                    self.dialect.provider, what="sent no stream but a huge document"
+                )
+            self._whole += data
+            return []
+        return self._payloads(self.framing.feed(data))
+
+    def close(self) -> list[AnyChunk]:
+        """The body has ended: return the chunks of what was complete but for its last line end."""
+        if self._whole is not None:
+            return self.dialect.decode(bytes(self._whole))
+        return self._payloads(self.framing.close())
+
+    def check(self) -> None:
+        """Say how the response ended, once all chunks were handed out.
+
+        Raises:
+            ProviderError: when the provider reported an error inside the stream.
+            TruncatedStream: when the terminal marker is missing.
+        """
+        if self.dialect.error is not None:
+            raise self.dialect.error
+        if self.dialect.complete:
+            return
+        if not self.dialect.done:
+            raise self.truncated("ended")
+        _log.warning("%s ended its stream without a finish reason", self.dialect.provider)
+
+    def truncated(self, how: str) -> TruncatedStream:
+        """The error for a response that came to an end without its terminal marker."""
+        finish = f"finish reason {self.finish!r}" if self.finish else "no finish reason"
+        return TruncatedStream(
+            f"the stream of {self.dialect.provider} {how} after {self.framing.offset} bytes without"
+            f" its terminal marker ({finish}); what was received is not the whole answer"
+        )
+
+    def _payloads(self, units: list[Any]) -> list[AnyChunk]:
+        """Decode what the framing cut out, in order."""
+        dialect = self.dialect
+        chunks: list[AnyChunk] = []
+        skipped = dialect.malformed
+        lines = isinstance(self.framing, NDJSONDecoder)
+        for unit in units:
+            if dialect.done:
+                break
+            if lines:
+                chunks += dialect.decode(unit)
+            elif unit.event == b"error":
+                dialect.fail(lenient(unit.data) or unit.text)
+            else:
+                chunks += dialect.decode(unit.data)
+        if dialect.malformed > skipped:
+            self._report_malformed(skipped)
+        return chunks
+
+    def _report_malformed(self, before: int) -> None:
+        if before == 0:
+            _log.warning(
+                "%s sent a payload that cannot be read, before byte %d; it was skipped",
+                self.dialect.provider,
+                self.framing.offset,
+            )
+        if self.dialect.malformed > self._max_malformed:
+            self.dialect.fail({"type": "malformed_stream"})
+
+    def _look(self, data: bytes) -> None:
+        """Look at the first bytes: is this what the framing expects?"""
+        start = data.lstrip()
+        if not start:
+            return
+        self._first = False
+        if data.startswith(_GZIP):
+            raise provider_error(
+                self.dialect.provider,
+                what="sent gzip without saying so: something dropped its content-encoding header",
+            )
+        if start.startswith(b"<"):
+            raise provider_error(self.dialect.provider, what="sent HTML instead of a stream")
+        if isinstance(self.framing, SSEDecoder) and start.startswith((b"{", b"[")):
+            # An error body, or the whole answer of a server that ignores `stream`.
+            self._whole = bytearray()

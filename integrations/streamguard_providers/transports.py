@@ -1,0 +1,278 @@
+"""Transports that put every call of an httpx or httpx2 client under the scope it is made in."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import httpx
+
+from streamguard_core import CutOffError, Scope, current_scope
+from streamguard_providers._httpx import Family, dial_with, family, family_of
+from streamguard_providers.async_calls import AsyncBody, AsyncCall
+from streamguard_providers.calls import REPORTED
+from streamguard_providers.sync_calls import Dialler, SyncBody, SyncCall
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+class GuardedAsyncTransport(httpx.AsyncBaseTransport):
+    """Closes the connections of a scope's calls at its cutoff, whoever is still reading.
+
+    In every phase: while the call waits for the pool, connects, waits for headers, is being read,
+    or is not being read. Whoever waits in it, or goes on reading, gets a `CutOffReadError`. In a
+    scope whose reader is gone, calls are refused. Outside of any scope it does what `inner` does.
+
+    Args:
+        inner: the transport that does the work. By default a plain one of the library whose client
+            uses this.
+        options: keywords for the plain one (`http2`, `verify`, `limits`, ...); not together with
+            `inner`.
+
+    Example:
+        >>> client = httpx.AsyncClient(transport=GuardedAsyncTransport())
+    """
+
+    def __init__(self, inner: httpx.AsyncBaseTransport | None = None, **options: Any) -> None:
+        _check(inner, options)
+        self._given = inner
+        self._options = options
+        self._inner: dict[str, Any] = {}
+        self._tidying: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._given or 'plain'}>"
+
+    @classmethod
+    def httpx2(
+        cls, inner: httpx2.AsyncBaseTransport | None = None, **options: Any
+    ) -> httpx2.AsyncBaseTransport:
+        """The same for httpx2, for type checkers: an instance of its `AsyncBaseTransport`, too."""
+        made: httpx2.AsyncBaseTransport = _class_for_httpx2(cast(Any, cls), "AsyncBaseTransport")(
+            inner, **options
+        )
+        return made
+
+    @property
+    def transports(self) -> tuple[Any, ...]:
+        """The transports that do the work, as far as there are any yet."""
+        return tuple(self._inner.values()) if self._given is None else (self._given,)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return its response, whose body is governed as well."""
+        kind = family_of(request)
+        inner = self._transport(kind)
+        scope = current_scope()
+        if scope is None or REPORTED in request.extensions:
+            response: httpx.Response = await inner.handle_async_request(request)
+            return response
+        return await self._govern(kind, inner, scope, request)
+
+    async def aclose(self) -> None:
+        """Close the pool."""
+        for transport in self.transports:
+            await transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        if self._given is not None:
+            await self._given.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        if self._given is not None:
+            await self._given.__aexit__(kind, error, traceback)
+        for transport in self._inner.values():
+            await transport.aclose()
+
+    def _transport(self, kind: Family) -> Any:
+        if self._given is not None:
+            return self._given
+        name = kind.module.__name__
+        if name not in self._inner:
+            self._inner[name] = kind.module.AsyncHTTPTransport(**self._options)
+        return self._inner[name]
+
+    async def _govern(
+        self, kind: Family, inner: Any, scope: Scope, request: httpx.Request
+    ) -> httpx.Response:
+        call = AsyncCall(kind.cut_off, provider=request.url.host, tidying=self._tidying)
+        call.join(scope)
+        if call.was_cut:
+            raise call.cut_off()
+        call.begin(inner)
+        own = request.extensions
+        request.extensions = {**own, "trace": call.tracer(own.get("trace"))}
+        try:
+            response = await call.attend(inner.handle_async_request(request))
+        except CutOffError:
+            await call.hang_up()
+            raise
+        except BaseException:
+            call.finish()
+            raise
+        finally:
+            # A redirect or a retry starts from this request, and has a call of its own.
+            request.extensions = own
+        return await self._opened(kind, call, response)
+
+    async def _opened(
+        self, kind: Family, call: AsyncCall, response: httpx.Response
+    ) -> httpx.Response:
+        call.answered(response)
+        if call.was_cut:
+            await response.aclose()
+            raise call.cut_off()
+        if response.is_closed:
+            call.finish()
+            return response
+        call.reads(response.stream)
+        response.stream = _body(AsyncBody, kind, "AsyncByteStream")(response.stream, call)
+        return response
+
+
+class GuardedTransport(httpx.BaseTransport):
+    """The same for sync clients: the cutoff comes from another thread, and the blocked one wakes.
+
+    A thread that waits for a place in the pool is not woken, nor, with an `inner` of the caller's,
+    one that is connecting: their calls are refused before anything was sent. On HTTP/2 the
+    connection is shared, so that a blocked reader is let go at the next frame.
+
+    Args:
+        inner: the transport that does the work. By default a plain one of the library whose client
+            uses this.
+        options: keywords for the plain one (`http2`, `verify`, `limits`, ...); not together with
+            `inner`.
+
+    Example:
+        >>> client = httpx.Client(transport=GuardedTransport())
+    """
+
+    def __init__(self, inner: httpx.BaseTransport | None = None, **options: Any) -> None:
+        _check(inner, options)
+        self._given = inner
+        self._options = options
+        self._inner: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._given or 'plain'}>"
+
+    @classmethod
+    def httpx2(
+        cls, inner: httpx2.BaseTransport | None = None, **options: Any
+    ) -> httpx2.BaseTransport:
+        """The same for httpx2, for type checkers: an instance of its `BaseTransport`, too."""
+        made: httpx2.BaseTransport = _class_for_httpx2(cast(Any, cls), "BaseTransport")(
+            inner, **options
+        )
+        return made
+
+    @property
+    def transports(self) -> tuple[Any, ...]:
+        """The transports that do the work, as far as there are any yet."""
+        return tuple(self._inner.values()) if self._given is None else (self._given,)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return its response, whose body is governed as well."""
+        kind = family_of(request)
+        inner = self._transport(kind)
+        scope = current_scope()
+        if scope is None or REPORTED in request.extensions:
+            response: httpx.Response = inner.handle_request(request)
+            return response
+        return self._govern(kind, inner, scope, request)
+
+    def close(self) -> None:
+        """Close the pool."""
+        for transport in self.transports:
+            transport.close()
+
+    def __enter__(self) -> Self:
+        if self._given is not None:
+            self._given.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        if self._given is not None:
+            self._given.__exit__(kind, error, traceback)
+        for transport in self._inner.values():
+            transport.close()
+
+    def _transport(self, kind: Family) -> Any:
+        if self._given is not None:
+            return self._given
+        name = kind.module.__name__
+        found = self._inner.get(name)
+        if found is None:
+            made = kind.module.HTTPTransport(**self._options)
+            dial_with(made, Dialler)
+            # Two threads may make one each; the first to be put in is the one both use.
+            found = self._inner.setdefault(name, made)
+        return found
+
+    def _govern(
+        self, kind: Family, inner: Any, scope: Scope, request: httpx.Request
+    ) -> httpx.Response:
+        call = SyncCall(kind.cut_off, provider=request.url.host)
+        call.join(scope)
+        if call.was_cut:
+            raise call.cut_off()
+        call.begin(inner)
+        own = request.extensions
+        request.extensions = {**own, "trace": call.tracer(own.get("trace"))}
+        try:
+            response: httpx.Response = call.send(inner.handle_request, request)
+        except CutOffError:
+            call.hang_up()
+            call.let_go()
+            raise
+        except BaseException:
+            call.finish()
+            raise
+        finally:
+            # A redirect or a retry starts from this request, and has a call of its own.
+            request.extensions = own
+        return self._opened(kind, call, response)
+
+    def _opened(self, kind: Family, call: SyncCall, response: httpx.Response) -> httpx.Response:
+        call.answered(response)
+        if call.was_cut:
+            call.let_go()
+            response.close()
+            raise call.cut_off()
+        if response.is_closed:
+            call.finish()
+            return response
+        response.stream = _body(SyncBody, kind, "SyncByteStream")(response.stream, call)
+        return response
+
+
+def _check(inner: object, options: dict[str, Any]) -> None:
+    if inner is not None and options:
+        raise TypeError(
+            f"{', '.join(sorted(options))} would have no effect: they are for the plain transport,"
+            " and `inner` is given in its place"
+        )
+
+
+@cache
+def _body(body: type, kind: Family, base: str) -> Any:
+    """Our body as an instance of the library's own stream class, which its clients insist on."""
+    return type(body.__name__, (body, getattr(kind.module, base)), {})
+
+
+@cache
+def _class_for_httpx2(guarded: Any, base: str) -> Any:
+    return type(guarded.__name__, (guarded, getattr(family("httpx2").module, base)), {})

@@ -1,0 +1,283 @@
+"""The decoder of server-sent events."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamguard_core import ProducerError, UsageError
+from streamguard_providers import EventTooLarge, SSEDecoder, SSEEvent
+
+from .support import CORPORA, cuts
+
+FEEDS = ("whole", "bytes", "random", "given")
+
+
+def read(data: bytes, how: str = "whole", sizes: list[int] | None = None) -> tuple[Any, ...]:
+    """Decode and return what the standard speaks of."""
+    decoder = SSEDecoder()
+    pieces = list(cuts(data, "random" if how == "given" else how))
+    if how == "given" and sizes:
+        ends = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
+        pieces = [data[a:b] for a, b in zip(ends, [*ends[1:], len(data)], strict=True)]
+    events = [event for piece in pieces for event in decoder.feed(piece)]
+    events += decoder.close()
+    return (
+        [(e.type, e.text, e.id.decode("utf-8", "replace"), e.retry) for e in events],
+        decoder.last_event_id.decode("utf-8", "replace"),
+        decoder.retry,
+        decoder.comments,
+    )
+
+
+CASES = [
+    ("one event", b"data: a\n\n", [("message", "a", "", None)]),
+    ("no space", b"data:a\n\n", [("message", "a", "", None)]),
+    ("two spaces: one is data", b"data:  a\n\n", [("message", " a", "", None)]),
+    ("lines are joined", b"data: a\ndata: b\n\n", [("message", "a\nb", "", None)]),
+    ("an empty data line is an event", b"data\n\n", [("message", "", "", None)]),
+    ("CRLF", b"data: a\r\n\r\ndata: b\r\n\r\n", [("message", x, "", None) for x in "ab"]),
+    ("CR", b"data: a\r\rdata: b\r\r", [("message", x, "", None) for x in "ab"]),
+    ("mixed", b"data: a\n\r\ndata: b\r\n\n", [("message", x, "", None) for x in "ab"]),
+    ("BOM", b"\xef\xbb\xbfdata: a\n\n", [("message", "a", "", None)]),
+    ("a second BOM is data", b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n", []),
+    ("name", b"event: x\ndata: a\n\n", [("x", "a", "", None)]),
+    ("no data, no event", b"event: x\n\ndata: a\n\n", [("message", "a", "", None)]),
+    ("id persists", b"id: 7\ndata: a\n\ndata: b\n\n", [("message", x, "7", None) for x in "ab"]),
+    ("id without data is committed", b"id: 7\n\ndata: a\n\n", [("message", "a", "7", None)]),
+    ("NUL in id", b"id: a\0b\ndata: a\n\n", [("message", "a", "", None)]),
+    ("retry", b"retry: 0040\ndata: a\n\n", [("message", "a", "", 40)]),
+    ("no number", b"retry: +5\ndata: a\n\n", [("message", "a", "", None)]),
+    ("absurd number", b"retry: " + b"9" * 5000 + b"\ndata: a\n\n", [("message", "a", "", None)]),
+    ("comment", b": hi\n\ndata: a\n\n", [("message", "a", "", None)]),
+    ("comment within", b"data: a\n: hi\ndata: b\n\n", [("message", "a\nb", "", None)]),
+    ("unknown names", b"Data: x\n data: y\ndata : z\n\n", []),
+    ("other line ends are data", "data: a\u2028b\x0b\x0c\n\n".encode(), None),
+    ("invalid UTF-8", b"data: \xff\n\n", [("message", "\ufffd", "", None)]),
+    ("whole JSON at the end", b'data: {"a":1}', [("message", '{"a":1}', "", None)]),
+    ("the marker at the end", b"data: [DONE]\n", [("message", "[DONE]", "", None)]),
+    ("half of JSON at the end", b'data: {"a":', []),
+    ("no JSON at the end", b"data: a\n", []),
+    ("a number may have been cut", b"data: 12", []),
+]
+
+
+@pytest.mark.parametrize("how", FEEDS[:3])
+@pytest.mark.parametrize(("data", "expected"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_reads_as_the_standard_says(data: bytes, expected: Any, how: str) -> None:
+    """Each rule of the standard holds, and our rule for the end, however the bytes are cut."""
+    if expected is None:
+        expected = [("message", data.decode()[6:-2], "", None)]
+    assert read(data, how)[0] == expected
+
+
+def corpus(name: str) -> list[dict[str, Any]]:
+    """The records of a shared corpus; none where it is absent."""
+    path = CORPORA / name
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("ascii").splitlines()]
+
+
+@pytest.mark.skipif(not CORPORA.exists(), reason="the shared corpora are not here")
+@pytest.mark.parametrize("how", FEEDS)
+def test_corpus_of_cases(how: str) -> None:
+    """Every case of the corpus is read right, in four feeds."""
+    wrong = []
+    for case in corpus("sse-cases.jsonl"):
+        expect = case["expect"]
+        events = [(e["event"], e["data"], e["id"], e["retry"]) for e in expect["events"]]
+        wanted = (events, expect["last_event_id"], expect["retry"], expect["comment_lines"])
+        if read(base64.b64decode(case["bytes_b64"]), how, case["chunks"]) != wanted:
+            wrong.append(case["name"])
+    assert wrong == []
+
+
+@pytest.mark.skipif(not CORPORA.exists(), reason="the shared corpora are not here")
+def test_corpus_of_large_cases() -> None:
+    """Huge lines, events and runs of comments are read right, in one piece and in many."""
+    for case in corpus("sse-large.jsonl"):
+        data = b"".join(base64.b64decode(part) * times for part, times in case["parts"])
+        for size in (len(data), 65536):
+            decoder = SSEDecoder(max_event_bytes=16 * 1024 * 1024)
+            events: list[SSEEvent] = []
+            for at in range(0, len(data), size):
+                events += decoder.feed(data[at : at + size])
+            digests = [hashlib.sha256(event.text.encode()).hexdigest() for event in events]
+            wanted = [
+                e["sha256"] for e in case["expect"]["events"] for _ in range(e.get("repeat", 1))
+            ]
+            assert digests == wanted, case["name"]
+
+
+@pytest.mark.skipif(not CORPORA.exists(), reason="the shared corpora are not here")
+def test_corpus_says_when() -> None:
+    """Events are handed over as early as the corpus demands: a CR is not waited out."""
+    for case in corpus("sse-cases.jsonl"):
+        when = case["expect"].get("emitted_after_chunk")
+        if not when or not case["chunks"]:
+            continue
+        data, decoder, seen, at = base64.b64decode(case["bytes_b64"]), SSEDecoder(), 0, 0
+        for size, least, most in zip(case["chunks"], when["min"], when["max"], strict=False):
+            seen += len(decoder.feed(data[at : at + size]))
+            at += size
+            assert least <= seen <= most, case["name"]
+
+
+LINE = st.sampled_from(
+    [b"data: x", b"data", b"data:", b"id: 1", b"id", b"event: e", b": c", b"retry: 5", b"odd", b"",
+     "data: ü🌍".encode(), b"error: no", b"data: [DONE]"]
+)  # fmt: skip
+END = st.sampled_from([b"\n", b"\r", b"\r\n"])
+
+
+@given(st.lists(st.tuples(LINE, END)), st.data())
+@settings(max_examples=300, deadline=None)
+def test_cuts_make_no_difference(lines: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
+    """However a stream of all kinds of lines and line ends is cut, the events are the same."""
+    stream = b"".join(line + end for line, end in lines)
+    places = data.draw(st.lists(st.integers(0, len(stream)), max_size=8).map(sorted))
+    whole, pieces = SSEDecoder(), SSEDecoder()
+    expected = whole.feed(stream) + whole.close()
+    got: list[SSEEvent] = []
+    for start, stop in zip([0, *places], [*places, len(stream)], strict=True):
+        got += pieces.feed(stream[start:stop])
+    assert got + pieces.close() == expected
+    for name in (
+        "last_event_id",
+        "retry",
+        "comments",
+        "unknown_fields",
+        "truncated",
+    ):
+        assert getattr(pieces, name) == getattr(whole, name), name
+
+
+def test_says_how_it_ended() -> None:
+    """A last event without its blank line is handed over and told of; half of one is dropped and told of."""
+    whole = SSEDecoder()
+    whole.feed(b'data: {"a":1}\n')
+    assert [event.data for event in whole.close()] == [b'{"a":1}']
+    assert (whole.unterminated, whole.truncated) == (True, False)
+    half = SSEDecoder()
+    half.feed(b'data: {"a"')
+    assert half.close() == []
+    assert (half.unterminated, half.truncated) == (False, True)
+    strict = SSEDecoder(strict=True)
+    strict.feed(b'data: {"a":1}\n')
+    assert strict.close() == []
+    nothing = SSEDecoder()
+    nothing.feed(b"data: a\n\n: half a comm")
+    assert nothing.close() == []
+    assert nothing.truncated is False
+
+
+@pytest.mark.parametrize("size", [1, 100, 10_000])
+@pytest.mark.parametrize(
+    "line", [b"data: " + b"x" * 300, b"data: xxxx\n" * 30, b"event: " + b"x" * 300]
+)
+def test_an_event_has_a_limit(line: bytes, size: int) -> None:
+    """Past the limit the decoder refuses with limit and offset, and takes nothing in any more."""
+    decoder = SSEDecoder(max_event_bytes=200)
+    data = line + b"\n\n"
+
+    def feed_all() -> None:
+        for at in range(0, len(data), size):
+            decoder.feed(data[at : at + size])
+
+    with pytest.raises(EventTooLarge) as caught:
+        feed_all()
+    assert isinstance(caught.value, ProducerError)
+    assert caught.value.limit == 200
+    assert 0 < caught.value.offset <= len(data)
+    assert "200 bytes" in str(caught.value)
+    with pytest.raises(UsageError):
+        decoder.feed(b"data: a\n\n")
+    assert decoder.close() == []
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_events_up_to_the_limit_pass(size: int) -> None:
+    """The limit is per event, and the same however the bytes come."""
+    data = b"data: " + b"x" * 193 + b"\n\n"
+    decoder = SSEDecoder(max_event_bytes=200)
+    stream = data * 5
+    events = [e for at in range(0, len(stream), size) for e in decoder.feed(stream[at : at + size])]
+    assert len(events) == 5
+
+
+@pytest.mark.parametrize("start", [b": ", b"nonsense: ", b"error: "])
+def test_what_is_no_event_needs_no_memory(start: bytes) -> None:
+    """An endless comment or unknown field is neither an error nor kept."""
+    decoder = SSEDecoder(max_event_bytes=64 * 1024)
+    decoder.feed(start)
+    piece = b"x" * 10_000
+    tracemalloc.start()
+    for _ in range(300):
+        assert decoder.feed(piece) == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 512 * 1024
+    assert [event.data for event in decoder.feed(b"\ndata: a\n\n")] == [b"a"]
+
+
+def test_memory_is_bounded_by_the_limit() -> None:
+    """Endless data lines take no more than three times the limit before they are refused."""
+    limit = 256 * 1024
+    decoder = SSEDecoder(max_event_bytes=limit)
+
+    def feed_for_ever() -> None:
+        while True:
+            decoder.feed(b"data: xy\n" * 100)
+
+    tracemalloc.start()
+    with pytest.raises(EventTooLarge):
+        feed_for_ever()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * limit
+
+
+def test_an_event_is_touched_a_constant_number_of_times() -> None:
+    """Small pieces of one huge event are kept in one buffer that grows, not copied again and again."""
+    decoder = SSEDecoder(max_event_bytes=8 * 1024 * 1024)
+    decoder.feed(b"data: ")
+    piece = b"x" * 100
+    for _ in range(60_000):  # quadratic copying would move 180 GB here
+        decoder.feed(piece)
+    (event,) = decoder.feed(b"\n\n")
+    assert len(event.data) == 6_000_000
+
+
+def test_unknown_fields_are_told_of() -> None:
+    """What is no field of the standard is counted, and the first one is shown."""
+    decoder = SSEDecoder()
+    assert decoder.feed(b'<html>\nnope\n{"error":1}\n\n') == []
+    assert decoder.unknown_fields == 3
+    assert decoder.unknown_sample == b"<html>"
+
+
+def test_an_error_field_is_an_event() -> None:
+    """A failure some servers report in a field of its own is handed over in order; strictly it is nothing."""
+    stream = b'data: a\n\nerror: {"code":500}\n\ndata: b\n\n'
+    events = [(event.type, event.data) for event in SSEDecoder().feed(stream)]
+    assert events == [("message", b"a"), ("error", b'{"code":500}'), ("message", b"b")]
+    assert [event.data for event in SSEDecoder(strict=True).feed(stream)] == [b"a", b"b"]
+
+
+def test_closing_is_final() -> None:
+    """Nothing may be fed after the end, and a limit must be positive."""
+    decoder = SSEDecoder()
+    decoder.close()
+    with pytest.raises(UsageError, match=r"after close\(\)"):
+        decoder.feed(b"")
+    with pytest.raises(UsageError, match="at least 1"):
+        SSEDecoder(0)
+    assert repr(decoder) == "<SSEDecoder closed, 0 bytes>"

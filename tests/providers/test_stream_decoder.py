@@ -1,0 +1,179 @@
+"""Framing and dialect together: no cut makes a difference, and no cut passes for an end."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamguard_core import ChunkKind, CountSource, ProducerError, TruncatedStream
+from streamguard_providers import EventTooLarge, ProviderError, StreamDecoder
+
+from .support import CORPORA, FIXTURES, Decoded, cuts, decoder_for
+
+NAMES = sorted(path.name for path in FIXTURES.iterdir())
+MARKERS = {"sse": b"data: [DONE]", "ndjson": b'"done":true'}
+
+
+@cache
+def fixture(name: str) -> bytes:
+    """The bytes of one of our own recorded streams."""
+    return (FIXTURES / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_single_cut_gives_the_same(name: str) -> None:
+    """A stream cut in two at any byte is read as the whole one."""
+    data = fixture(name)
+    expected = Decoded(decoder_for(name), [data]).summary()
+    for place in range(len(data) + 1):
+        assert Decoded(decoder_for(name), [data[:place], data[place:]]).summary() == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_random_cuts_give_the_same(name: str, data: st.DataObject) -> None:
+    """A stream cut anywhere, any number of times, is read as the whole one."""
+    stream = fixture(name)
+    places = data.draw(st.lists(st.integers(0, len(stream)), max_size=40).map(sorted))
+    pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
+    whole = Decoded(decoder_for(name), [stream])
+    assert Decoded(decoder_for(name), pieces).summary() == whole.summary()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stream_cut_before_its_marker_never_ends_cleanly(name: str) -> None:
+    """Whatever byte the stream breaks off at before its usage and terminal marker, it is truncated.
+
+    And what is known of usage by then holds the true one.
+    """
+    data = fixture(name)
+    end = data.rindex(b'"usage":{') if name.endswith(".sse") else data.index(MARKERS["ndjson"])
+    whole = Decoded(decoder_for(name), [data]).decoder.usage
+    assert whole is not None
+    true = whole.output.value
+    assert true is not None
+    for place in range(end):
+        got = Decoded(decoder_for(name), [data[:place]])
+        assert isinstance(got.failure, TruncatedStream), place
+        usage = got.decoder.usage
+        if usage is not None:
+            assert usage.output.lower <= true
+            assert usage.output.upper is None or true <= usage.output.upper
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_truncated_stream_quotes_nothing(name: str) -> None:
+    """The error says who, how far and whether there was a reason, and none of the text."""
+    data = fixture(name)
+    got = Decoded(decoder_for(name), [data[: len(data) // 2]])
+    said = str(got.failure)
+    assert "without its terminal marker" in said
+    assert not any(word in said for word in ("Grüße", "river", "find", "Look"))
+
+
+def test_bodies_that_are_no_stream_fail_with_a_reason() -> None:
+    """Compressed bytes nobody announced, and HTML, are named as what they are."""
+    for body, word in ((gzip.compress(b"data: a\n\n"), "gzip"), (b"\n<html></html>", "HTML")):
+        with pytest.raises(ProviderError, match=word):
+            StreamDecoder.openai_chat().feed(body)
+    with pytest.raises(ProviderError, match="HTML"):
+        StreamDecoder.ollama().feed(b"<!doctype html>")
+
+
+def feed_on(decoder: StreamDecoder) -> None:
+    """Feed megabytes of nothing that ends."""
+    for _ in range(100):
+        decoder.feed(b"x" * 65536)
+
+
+def test_a_document_is_bounded() -> None:
+    """A document in place of a stream is not collected without end."""
+    decoder = StreamDecoder.openai_chat()
+    decoder.feed(b'{"a": "')
+    with pytest.raises(ProviderError, match="huge document"):
+        feed_on(decoder)
+
+
+def test_an_event_that_is_too_large_is_an_error_of_the_producer() -> None:
+    """The framing's limit shows as an error that a receipt can name."""
+    decoder = StreamDecoder.ollama()
+    with pytest.raises(EventTooLarge) as caught:
+        feed_on(decoder)
+    assert isinstance(caught.value, ProducerError)
+
+
+# ---------------------------------------------------------------- shared recordings
+
+
+def recordings() -> list[dict[str, Any]]:
+    """The recorded streams of our dialects, and the derived ones; none where they are absent."""
+    found = []
+    for name in ("streams.jsonl", "derived.jsonl"):
+        path = CORPORA / name
+        if path.exists():
+            found += [json.loads(line) for line in path.read_text("ascii").splitlines()]
+    return [r for r in found if r["provider"] in {"openai-chat", "ollama"}]
+
+
+def body(record: dict[str, Any]) -> bytes:
+    """The bytes of a recording, decompressed."""
+    raw: bytes = (CORPORA / record["file"]).read_bytes()
+    match record.get("content_encoding"):
+        case "gzip":
+            return gzip.decompress(raw)
+        case "deflate":
+            return zlib.decompress(raw)
+    return raw
+
+
+def differences(got: Decoded, expect: dict[str, Any]) -> dict[str, Any]:
+    """What was read otherwise than expected."""
+    decoder, usage, wanted = got.decoder, got.decoder.usage, expect["usage_norm"]
+    pairs: dict[str, tuple[object, object]] = {
+        "text": (got.text(), expect["text"]),
+        "reasoning": (got.text(ChunkKind.REASONING), expect["reasoning"]),
+        "finish": (decoder.finish, expect["finish_reason"]),
+        "tools": (
+            [(i, n, json.loads(a) if a else None) for i, n, a in got.tools()],
+            [(t["id"], t["name"], t["arguments"]) for t in expect["tool_calls"]],
+        ),
+        "reported": (decoder.reported, expect["usage_reported"]),
+        "usage": (usage is not None, wanted is not None),
+        "error": (decoder.error is not None, expect["error"] is not None),
+        "complete": (decoder.dialect.complete, expect["complete"]),
+        "malformed": (decoder.malformed, expect.get("malformed") or 0),
+    }
+    if usage is not None and wanted is not None:
+        names = ("input", "output", "reasoning")
+        pairs["counts"] = (
+            [getattr(usage, name).value for name in names]
+            + [usage.cached_input.value, usage.cache_write.value, usage.output.source],
+            [wanted[name] for name in names]
+            + [wanted["cache_read"], wanted["cache_write"], CountSource.PROVIDER_FINAL],
+        )
+    ends_well = expect["error"] is None and (expect["complete"] or decoder.done)
+    pairs["end"] = (got.failure is None, ends_well)
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+@pytest.mark.skipif(not recordings(), reason="the shared corpora are not here")
+@pytest.mark.parametrize("how", ["whole", "bytes", "random"])
+def test_recorded_streams(how: str) -> None:
+    """Every recorded stream gives its text, thoughts, tools, usage, error and end, in three feeds."""
+    wrong = {}
+    for record in recordings():
+        if how == "bytes" and record["bytes"] > 20_000:
+            continue  # the small ones take every way through the decoder, too
+        decoder = decoder_for("x.ndjson" if record["provider"] == "ollama" else "x.sse")
+        found = differences(Decoded(decoder, cuts(body(record), how)), record["expect"])
+        if found:
+            wrong[record["id"]] = found
+    assert wrong == {}
