@@ -1,0 +1,280 @@
+"""Sends one stream to one reader: everything that is ready in one `send`, and never past the end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any, Final
+
+from streamguard_asgi._starlette import Message, Send
+from streamguard_asgi.formats import End, Format
+from streamguard_asgi.shielding import cause_of
+from streamguard_core import Cause, LedgerError, StreamSession
+
+_EARLY: Final = 0.001
+"""How early a timer may come and still count as on time, in seconds."""
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+class Delivery:
+    """The reader's side of one session. Per batch it costs one encoding, one dict and one `send`.
+
+    Runs in a task of its own: a host that cancels (AnyIO does so in every turn of the loop) cannot
+    get at the producer's cleanup, and it is clear whose cancellation is whose.
+
+    A member of the request's scope: it is told when the reader has left, after the session was, and
+    then sends nothing more. One timer, re-armed when it fires and never per chunk, looks after
+    silence (a ping) and after a `send` that does not return (`CONSUMER_STALLED`).
+
+    Invariant: no two `send` calls run at the same time.
+
+    Args:
+        session: what is sent.
+        form: how it looks on the wire.
+        send: the server's, or what stands before it.
+        ping: longest silence in seconds before a keep-alive; None for none.
+        send_timeout: longest time a `send` may take, in seconds; None for as long as the server
+            lets it.
+    """
+
+    __slots__ = (
+        "_form",
+        "_interrupted",
+        "_loop",
+        "_phase",
+        "_ping",
+        "_ping_every",
+        "_seen",
+        "_send",
+        "_send_timeout",
+        "_session",
+        "_since",
+        "_stalled",
+        "_task",
+        "_thread",
+        "_timer",
+        "away",
+        "complete",
+    )
+
+    def __init__(
+        self,
+        session: StreamSession,
+        form: Format,
+        send: Send,
+        *,
+        ping: float | None,
+        send_timeout: float | None,
+    ) -> None:
+        self._session = session
+        self._form = form
+        self._send = send
+        self._ping_every = ping if form.ping else None
+        self._send_timeout = send_timeout
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._task: asyncio.Task[Any] | None = None
+        self._phase = 0
+        """Odd while a `send` is under way; grows with each."""
+        self._seen = -1
+        """The phase in which the timer fired last, and since when it has known it."""
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._ping: asyncio.Task[None] | None = None
+        self._interrupted = self._stalled = False
+        self.away = False
+        """The reader has left, or is given up on: nothing more is sent."""
+        self.complete = False
+        """The last message is on its way."""
+
+    # -- what it is told ---------------------------------------------------------------------------
+
+    def disconnected(self, detail: str = "") -> None:
+        """The reader has left. Safe from any thread."""
+        if threading.get_ident() != self._thread:
+            self._loop.call_soon_threadsafe(self.disconnected, detail)
+            return
+        if self.away or self.complete:
+            return
+        self.away = True
+        self._session.disconnected(detail)
+        if self._phase % 2 or self._session.cause is None:
+            # Parked in a send, or in reading a stream that lives on under its policy: neither
+            # returns by itself.
+            self._interrupt()
+
+    def host_cancelled(self, error: asyncio.CancelledError) -> None:
+        """The task that waits for this response was cancelled, by its server or by a layer in between."""
+        self._end_with(error)
+        self.away = True
+        if self._phase % 2 or self._session.cause is None:
+            self._interrupt()
+
+    def terminate(self, cause: Cause, detail: str = "") -> None:
+        """The session is told by itself, and ends the reading."""
+
+    # -- the life of a response --------------------------------------------------------------------
+
+    async def run(self, status: int, headers: RawHeaders) -> None:
+        """Send the whole response. Returns also when the reader has left; a failure of the stream is no error."""
+        session = self._session
+        self._task = asyncio.current_task()
+        undo = session.on_close(self._cut_off)
+        try:
+            await self._open()
+            if not self.away:
+                await self._send_head(status, headers)
+                await self._send_chunks()
+                await self._send_end()
+        except OSError:
+            # ASGI 2.4: a send to a reader that has left may raise.
+            self.away = True
+            session.disconnected("send() raised OSError")
+        except asyncio.CancelledError as error:
+            if self._absorb():
+                self._end_with(error)
+                raise
+        except BaseException as error:
+            self._end_with(error)
+            raise
+        finally:
+            undo()
+            self._task = None
+            self._stop_timer()
+
+    async def _open(self) -> None:
+        """Wait for the OPEN record: nothing is promised to the reader before."""
+        try:
+            await self._session.opened()
+        except LedgerError:
+            return  # The session is cut off, and its end says so.
+
+    async def _send_head(self, status: int, headers: RawHeaders) -> None:
+        cause = self._session.cause
+        if cause is not None and status == 200:
+            status = _STATUS.get(str(cause.category), status)
+        await self._sent({"type": "http.response.start", "status": status, "headers": headers})
+        self._arm()
+
+    async def _send_chunks(self) -> None:
+        read, send, encode = self._session.read_ready, self._send, self._form.encode
+        phase = self._phase
+        while batch := await read():
+            if self.away:
+                return
+            if body := encode(batch):
+                self._phase = phase + 1
+                if self._ping is not None:
+                    await self._ping_sent()
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                self._phase = phase = phase + 2
+
+    async def _send_end(self) -> None:
+        """The explicit end, once; where the format has no word for a failure, the connection is broken off."""
+        session = self._session
+        cause = session.cause
+        if self.away or cause is None:
+            return
+        receipt = session.sealed
+        finish = receipt.finish if receipt is not None else None
+        committed = session.statistics().committed
+        body = self._form.end(End.of(cause, finish, committed, session.stream_id))
+        if body is not None:
+            self.complete = True
+            await self._sent({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _sent(self, message: Message) -> None:
+        self._phase += 1
+        if self._ping is not None:
+            await self._ping_sent()
+        await self._send(message)
+        self._phase += 1
+
+    def _end_with(self, error: BaseException) -> None:
+        """The response ended before its stream did, and not because of the reader (G14)."""
+        if not self.away and self._session.cause is None:
+            self._session.terminate(
+                cause_of(error), f"the response ended with {type(error).__name__}"
+            )
+
+    # -- interrupting its own task -----------------------------------------------------------------
+
+    def _interrupt(self) -> None:
+        """Cancel the task this delivery runs in; it takes exactly this cancellation back."""
+        task = self._task
+        if task is not None and not task.cancelling():
+            self._interrupted = task.cancel("streamguard: the reader has left")
+
+    def _absorb(self) -> bool:
+        """Take the cancellation back; True when there was none of ours, or somebody else's besides."""
+        if not self._interrupted or self._task is None:
+            return True
+        self._interrupted = False
+        return self._task.uncancel() > 0
+
+    def _cut_off(self) -> None:
+        """The session's own `consumer_stall` deadline: the send that stalls will not return."""
+        if self._session.cause is Cause.CONSUMER_STALLED and self._phase % 2:
+            self.away = True
+            self._interrupt()
+
+    # -- silence and stalls ------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        waits = [
+            self._ping_every and self._ping_every / 2,
+            self._send_timeout and self._send_timeout / 4,
+        ]
+        if wait := min(filter(None, waits), default=None):
+            self._timer = self._loop.call_later(wait, self._look)
+
+    def _look(self) -> None:
+        """The timer: nothing but a change of phase says that something was sent."""
+        now, phase = self._loop.time(), self._phase
+        if phase != self._seen:
+            self._seen, self._since = phase, now
+        unchanged = now - self._since + _EARLY
+        if phase % 2:
+            if self._send_timeout and unchanged >= self._send_timeout:
+                self._stall()
+                return
+        elif self._ping_every and unchanged >= self._ping_every / 2:
+            # Half an interval of silence seen is at most a whole one gone by.
+            self._since = now + self._ping_every / 2
+            self._start_ping()
+        self._arm()
+
+    def _stall(self) -> None:
+        self.away = True
+        self._session.terminate(Cause.CONSUMER_STALLED, "send() did not return in time")
+        self._interrupt()
+
+    def _start_ping(self) -> None:
+        if self._ping is None and not self.away:
+            self._ping = self._loop.create_task(self._send_ping())
+            self._ping.add_done_callback(self._pinged)
+
+    async def _send_ping(self) -> None:
+        await self._send({"type": "http.response.body", "body": self._form.ping, "more_body": True})
+
+    async def _ping_sent(self) -> None:
+        """Never interleave: a ping that is under way is waited for, as part of the send."""
+        if self._ping is not None:
+            await asyncio.wait([self._ping])
+
+    def _pinged(self, task: asyncio.Task[None]) -> None:
+        self._ping = None
+        if not task.cancelled() and task.exception() is not None:
+            self.disconnected("send() raised")
+
+    def _stop_timer(self) -> None:
+        if self._ping is not None:
+            self._ping.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+_STATUS: Final = {"timeout": 504, "producer": 502, "shutdown": 503, "system": 503, "policy": 403}
+"""What a stream that ended before its response began is answered with, by category."""

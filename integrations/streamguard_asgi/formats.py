@@ -1,0 +1,194 @@
+"""How a stream looks on the wire: events, lines of JSON, plain text, or bytes as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from streamguard_asgi import sse
+from streamguard_core import AnyChunk, Category, Cause, Chunk, ChunkKind
+
+_ERRORS: Final[dict[Category, str]] = {
+    Category.CONSUMER: "The answer could not be delivered.",
+    Category.SHUTDOWN: "The server is shutting down.",
+    Category.OPERATOR: "The stream was ended by the application.",
+    Category.TIMEOUT: "The model took too long.",
+    Category.POLICY: "The stream was ended by a policy.",
+    Category.PRODUCER: "The model failed.",
+    Category.SYSTEM: "The server failed.",
+}
+"""What a reader is told. Fixed words: a provider's own text may quote keys or prompts."""
+
+
+class End(msgspec.Struct, frozen=True):
+    """The data of `eos`: how the stream ended, for the reader. Without `error` nothing went wrong."""
+
+    cause: str
+    category: str
+    finish: str | None
+    committed: int
+    stream_id: str
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+    @classmethod
+    def of(cls, cause: Cause, finish: str | None, committed: int, stream_id: str) -> End:
+        """Say how a stream ended; completion and what the reader itself chose are no errors."""
+        error = _ERRORS.get(cause.category, msgspec.UNSET)
+        return cls(str(cause), str(cause.category), finish, committed, stream_id, error)
+
+
+class Format(Protocol):
+    """Turns batches of chunks into bytes for one reader."""
+
+    media_type: str
+    ping: bytes
+    """What keeps a silent connection alive; empty where nothing could be sent unseen."""
+
+    def encode(self, batch: Sequence[AnyChunk]) -> bytes:
+        """The bytes of a batch."""
+
+    def end(self, end: End) -> bytes | None:
+        """The explicit end; None where the format cannot say that something went wrong."""
+
+
+class Events:
+    """Server-sent events: the default.
+
+    Args:
+        first_id: number the events with commit offsets from here on; None for events without ids.
+    """
+
+    media_type = "text/event-stream"
+    ping = sse.PING
+
+    def __init__(self, first_id: int | None = None) -> None:
+        self._offset = first_id or 0
+        self._numbered = first_id is not None
+
+    def encode(self, batch: Sequence[AnyChunk]) -> bytes:
+        """See `Format`."""
+        return b"".join(map(self._number, batch)) if self._numbered else sse.encode_batch(batch)
+
+    def end(self, end: End) -> bytes:
+        """The event `eos`."""
+        return b"event: eos\ndata: " + msgspec.json.encode(end) + b"\n\n"
+
+    def _number(self, chunk: AnyChunk) -> bytes:
+        """The id is the resume point: how many chunks were committed up to and with this one."""
+        self._offset += 1
+        return sse.encode_chunk(chunk, str(self._offset))
+
+
+class Lines:
+    """One JSON object per line: `{"text": ...}`, at the end `{"eos": {...}}`."""
+
+    media_type = "application/x-ndjson"
+    ping = b"\n"
+
+    def encode(self, batch: Sequence[AnyChunk]) -> bytes:
+        """See `Format`."""
+        return b"".join(map(_line, batch))
+
+    def end(self, end: End) -> bytes:
+        """The line `eos`."""
+        return msgspec.json.encode({"eos": end}) + b"\n"
+
+
+class Text:
+    """The text alone. A failure cannot be told apart in it, so the connection is broken off instead."""
+
+    media_type = "text/plain"
+    ping = b""
+
+    def encode(self, batch: Sequence[AnyChunk]) -> bytes:
+        """See `Format`."""
+        return b"".join(map(_text, batch))
+
+    def end(self, end: End) -> bytes | None:
+        """Nothing is added to a text."""
+        return b"" if end.error is msgspec.UNSET else None
+
+
+class Raw(Text):
+    """What an application framed itself: passed on as it is, under its own headers.
+
+    Args:
+        ping: what may be sent between two chunks, if anything.
+    """
+
+    media_type = "application/octet-stream"
+
+    def __init__(self, ping: bytes = b"") -> None:
+        self.ping = ping
+
+
+def choose(accept: str, first_id: int | None = None) -> Format:
+    """Return the format a reader likes best; server-sent events where it does not care.
+
+    Args:
+        accept: the request's `Accept` header.
+        first_id: see `Events`.
+    """
+    for wanted in _by_preference(accept.lower().split(",")):
+        if wanted in ("application/x-ndjson", "application/jsonl"):
+            return Lines()
+        if wanted == "text/plain":
+            return Text()
+        if wanted in ("text/event-stream", "text/*", "*/*"):
+            break
+    return Events(first_id)
+
+
+def _by_preference(ranges: Iterable[str]) -> list[str]:
+    """Media ranges by their `q`, best first; those refused with `q=0` are left out."""
+    weighed = []
+    for each in ranges:
+        wanted, *parameters = (part.strip() for part in each.split(";"))
+        weighed.append((_weight(parameters), wanted))
+    return [wanted for weight, wanted in sorted(weighed, key=_first, reverse=True) if weight > 0]
+
+
+def _first(weighed: tuple[float, str]) -> float:
+    return weighed[0]
+
+
+def _weight(parameters: Iterable[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+def _line(chunk: AnyChunk) -> bytes:
+    if isinstance(chunk, bytes):
+        return chunk
+    if not chunk:
+        return b""
+    said: dict[str, str | int] = {"text": _clean(_shown(chunk))}
+    if isinstance(chunk, Chunk):
+        said |= {"kind": str(chunk.kind)} if chunk.kind is not ChunkKind.TEXT else {}
+        said |= {"choice": chunk.choice} if chunk.choice else {}
+    return msgspec.json.encode(said) + b"\n"
+
+
+def _text(chunk: AnyChunk) -> bytes:
+    if isinstance(chunk, bytes):
+        return chunk
+    if isinstance(chunk, Chunk) and chunk.kind is not ChunkKind.TEXT:
+        return b""
+    return sse.to_bytes(_shown(chunk))
+
+
+def _shown(chunk: Chunk | str) -> str:
+    return chunk if isinstance(chunk, str) else chunk.text or chunk.data.decode("utf-8", "replace")
+
+
+def _clean(text: str) -> str:
+    """JSON is UTF-8 as well: see `sse.to_bytes`."""
+    return text if text.isascii() else sse.to_bytes(text).decode()

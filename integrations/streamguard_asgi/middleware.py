@@ -1,0 +1,92 @@
+"""`StreamGuardMiddleware`: one line in `add_middleware`, and every request of an application is under guard."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
+from streamguard_asgi.receive import DEFAULT_LIMIT
+from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
+from streamguard_core import Ledger, UsageError, current_scope, use_scope
+
+
+class StreamGuardMiddleware:
+    """Pure ASGI: sees the reader leave from the first instant on, whatever the framework listens to.
+
+    Put it outermost. A request in which nothing is streamed and no body is read costs neither a
+    task nor a `receive()`.
+
+    Args:
+        app: the application.
+        ledger: where streams are recorded that name no ledger of their own.
+        on_receipt: called with the receipt of each stream once it is sealed; a function or a
+            coroutine function. What it raises is logged and changes nothing.
+        buffer_limit: how much of a request's body is read ahead of the application, in bytes, so
+            that the reader's leaving is seen behind it.
+        shutdown_grace: how long the end of a request, also one that the server cancels, waits for
+            its streams to be sealed, in seconds. They are sealed later otherwise, and reported all
+            the same.
+
+    Raises:
+        UsageError: when a bound is not positive.
+
+    Example:
+        >>> from starlette.applications import Starlette
+        >>> app = Starlette()
+        >>> app.add_middleware(StreamGuardMiddleware, on_receipt=print)
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        ledger: Ledger | None = None,
+        on_receipt: OnReceipt | None = None,
+        buffer_limit: int = DEFAULT_LIMIT,
+        shutdown_grace: float = 5.0,
+    ) -> None:
+        if buffer_limit < 1 or not shutdown_grace > 0:
+            raise UsageError(
+                f"StreamGuardMiddleware was given buffer_limit={buffer_limit!r} and"
+                f" shutdown_grace={shutdown_grace!r}; both are positive"
+            )
+        self.app = app
+        self._ledger = ledger
+        self._on_receipt = on_receipt
+        self._buffer_limit = buffer_limit
+        self._shutdown_grace = shutdown_grace
+        self._late: set[asyncio.Future[Any]] = set()
+        """What outlives its request: streams under `grace` or a drain, coroutines of `on_receipt`."""
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Run the application under a guard of its own; other scopes than `http` pass through untouched."""
+        if scope["type"] != "http" or _is_guarded(scope):
+            await self.app(scope, receive, send)
+            return
+        guard = RequestGuard(
+            ledger=self._ledger,
+            on_receipt=self._on_receipt,
+            close_timeout=self._shutdown_grace,
+            late=self._late,
+        )
+        pump = guard.connect(receive, send, self._buffer_limit)
+        new_guard(scope, guard)
+        with use_scope(guard):
+            try:
+                await self.app(scope, pump.receive, guard.send)
+            except BaseException as error:
+                guard.interrupted(error)
+                raise
+            finally:
+                try:
+                    await guard.close()
+                finally:
+                    guard.over = True
+                    guard.disconnect()
+
+
+def _is_guarded(scope: ASGIScope) -> bool:
+    """True when this middleware stands twice in a row: the outer one has the request already."""
+    guard = scope.get("state", {}).get(STATE_KEY)
+    return guard is not None and guard is current_scope()

@@ -1,0 +1,50 @@
+"""The keywords that `guard_stream` and `GuardedResponse` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypedDict
+
+from streamguard_core import Clock, Deadlines, DisconnectPolicy, Gate, Ledger, Observer
+
+
+class SessionOptions(TypedDict, total=False):
+    """What a stream's session is built with; see `streamguard_core.StreamSession`."""
+
+    speculative_buffer_limit: int
+    max_inflight_commits: int
+    max_buffer_bytes: int
+    model: str | None
+    provider: str | None
+    max_tokens: int | None
+    tags: Mapping[str, str] | None
+    deadlines: Deadlines | None
+    gates: Iterable[Gate]
+    on_disconnect: DisconnectPolicy | Callable[[], DisconnectPolicy]
+    ledger: Ledger | None
+    clock: Clock | None
+    observers: Iterable[Observer]
+    own_task: bool
+
+
+class StreamOptions(SessionOptions, total=False):
+    """The same, and how the stream is answered.
+
+    Attributes:
+        ping: longest silence in seconds before a keep-alive comment is sent; None for none.
+        send_timeout: longest time the server's `send` may take, in seconds; then the stream is cut
+            off as `CONSUMER_STALLED`. None for as long as the server lets it.
+        ids: number the events with commit offsets.
+        media_type: the format, whatever the reader accepts: `text/event-stream`,
+            `application/x-ndjson`, `text/plain`; anything else is passed on as the bytes that the
+            producer makes.
+    """
+
+    ping: float | None
+    send_timeout: float | None
+    ids: bool
+    media_type: str | None
+
+
+RESPONSE_KEYS: Final = frozenset(("ping", "send_timeout", "ids", "media_type"))
+"""Those of `StreamOptions` that are the response's, not the session's."""

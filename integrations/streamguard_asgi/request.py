@@ -1,0 +1,233 @@
+"""One request under guard: its streams, their receipts, and the news that its reader has left."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from streamguard_asgi._starlette import ASGIScope, Message, Receive, Send
+from streamguard_asgi.receive import DEFAULT_LIMIT, ReceivePump
+from streamguard_asgi.shielding import cause_of, finish
+from streamguard_core import Governed, Ledger, Receipt, Scope, StreamSession, current_scope
+
+logger = logging.getLogger("streamguard")
+
+STATE_KEY = "streamguard"
+OnReceipt = Callable[[Receipt], Awaitable[None] | None]
+"""Called with each receipt, once; may be a coroutine function."""
+
+
+class RequestGuard(Scope):
+    """What `request.state.streamguard` and `current_scope()` are: the scope of one HTTP request.
+
+    Args:
+        ledger: where streams of this request are recorded that name no ledger of their own.
+        on_receipt: called with the receipt of each stream.
+        close_timeout: how long the end of the request waits for its streams to be sealed, in
+            seconds.
+        late: where tasks are kept that outlive the request; asyncio itself would forget them.
+
+    Example:
+        >>> async def endpoint(request):  # doctest: +SKIP
+        ...     causes = [receipt.cause for receipt in request.state.streamguard.receipts]
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger | None = None,
+        on_receipt: OnReceipt | None = None,
+        close_timeout: float = 5.0,
+        late: set[asyncio.Future[Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.sessions: list[StreamSession] = []
+        self.ledger = ledger
+        self.responded = False
+        """The response is complete: what happens to the connection now is no disconnect."""
+        self.over = False
+        """The request has ended; a task that it left behind must not stream under it."""
+        self._on_receipt = on_receipt
+        self.close_timeout = close_timeout
+        self._unreported: list[StreamSession] = []
+        self._late = late if late is not None else set()
+        self._pump: ReceivePump | None = None
+        self._send: Send | None = None
+        self._streaming = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """The receipts of the streams that are sealed, in the order in which the streams were opened."""
+        return tuple(each.sealed for each in self.sessions if each.sealed is not None)
+
+    # -- the connection ----------------------------------------------------------------------------
+
+    def connect(
+        self, receive: Receive, send: Send | None = None, limit: int = DEFAULT_LIMIT
+    ) -> ReceivePump:
+        """Become the one reader of the server's `receive`, and see what goes through its `send`."""
+        self._pump = ReceivePump(receive, self._left, limit)
+        self._send = send
+        return self._pump
+
+    @property
+    def connected(self) -> bool:
+        """True when this guard sees the reader leave; without the middleware only responses can."""
+        return self._pump is not None
+
+    def disconnect(self) -> None:
+        """The request is over, or the response that watched for it."""
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.stop()
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the application awaits in place of the server's `send`. No coroutine of its own per chunk."""
+        assert self._send is not None
+        if not self._streaming or not message.get("more_body"):
+            self._note(message)
+        return self._send(message)
+
+    def _note(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            if not message.get("more_body"):
+                # Before the send: a server may tell of the disconnect in the middle of it.
+                self.responded = True
+            elif message.get("body") and self._pump is not None:
+                self._streaming = True
+                self._pump.response_streams()
+
+    def _left(self) -> None:
+        if not self.responded:
+            self.disconnected("the connection was closed")
+
+    # -- what it governs ---------------------------------------------------------------------------
+
+    def add(self, member: Governed) -> None:
+        """Put a session or a provider call under this request; ended at once if the reader has left."""
+        if isinstance(member, StreamSession):
+            if member in self.sessions:
+                return
+            self.sessions.append(member)
+            self._unreported.append(member)
+        super().add(member)
+        self._watch()
+
+    async def watched(self) -> None:
+        """Let the pump look once: a reader that left before anything was called must cost nothing."""
+        if self._pump is not None:
+            await asyncio.sleep(0)
+
+    def _watch(self) -> None:
+        """Only from now on does it matter whether the reader is there."""
+        if self._pump is None or self._pump.started or self.responded:
+            return
+        if threading.get_ident() == self._thread:
+            self._pump.start()
+        else:
+            self._loop.call_soon_threadsafe(self._pump.start)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def interrupted(self, error: BaseException) -> None:
+        """The application ended with `error`: whatever still runs was not ended by its reader."""
+        if self.gone is None:
+            for session in self.sessions:
+                if session.cause is None:
+                    session.terminate(
+                        cause_of(error), f"the response ended with {type(error).__name__}"
+                    )
+
+    async def close(self, *sessions: StreamSession) -> None:
+        """See that `sessions` (all, if none is named) end now; nothing is left to the garbage collector.
+
+        Bounded: what is not sealed in time, or lives on under `grace`, is reported when it is.
+        """
+        chosen = sessions or tuple(self.sessions)
+        unsealed = [session for session in chosen if session.sealed is None]
+        try:
+            if unsealed:
+                self.keep(await finish(_close_all(unsealed), self.close_timeout))
+        finally:
+            for session in chosen:
+                self._report(session)
+
+    def _report(self, session: StreamSession) -> None:
+        if session not in self._unreported:
+            return
+        self._unreported.remove(session)
+        self.discard(session)
+        if session.sealed is None:
+            self.keep(asyncio.ensure_future(self._report_late(session)))
+        else:
+            self._tell(session.sealed)
+
+    async def _report_late(self, session: StreamSession) -> None:
+        await _sealed(session)
+        if session.sealed is not None:
+            self._tell(session.sealed)
+
+    def _tell(self, receipt: Receipt) -> None:
+        """Call `on_receipt`; its failure is logged, and is nobody's but its own."""
+        if self._on_receipt is None:
+            return
+        try:
+            told = self._on_receipt(receipt)
+        except Exception as error:  # noqa: BLE001 - a callback cannot change how a stream ended
+            logger.error(
+                "on_receipt raised %s for stream %s", type(error).__name__, receipt.stream_id
+            )
+            return
+        if inspect.isawaitable(told):
+            self.keep(asyncio.ensure_future(told))
+
+    def keep(self, task: asyncio.Future[Any]) -> None:
+        """Hold a task until it is done, and log what it raised."""
+        if task.done():
+            self._done(task)
+        elif task not in self._late:
+            self._late.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Future[Any]) -> None:
+        self._late.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("after the end of a stream, %s was raised", type(error).__name__)
+
+
+def guard_in(scope: ASGIScope) -> RequestGuard | None:
+    """The guard of a request, if there is one."""
+    guard = scope.get("state", {}).get(STATE_KEY)
+    if guard is None:
+        guard = current_scope()
+    return guard if isinstance(guard, RequestGuard) and not guard.over else None
+
+
+def new_guard(scope: ASGIScope, guard: RequestGuard) -> RequestGuard:
+    """Put `guard` where applications look for it; not every server brings a `state`."""
+    scope.setdefault("state", {})[STATE_KEY] = guard
+    return guard
+
+
+async def _close_all(sessions: list[StreamSession]) -> None:
+    await asyncio.gather(*map(_close, sessions))
+
+
+async def _close(session: StreamSession) -> None:
+    try:
+        await session.aclose()
+    except Exception as error:  # noqa: BLE001 - a ledger's failure is logged, the response is over
+        logger.error("stream %s: closing it raised %s", session.stream_id, type(error).__name__)
+
+
+async def _sealed(session: StreamSession) -> None:
+    try:
+        await session.receipt()
+    except Exception as error:  # noqa: BLE001 - see above
+        logger.error("stream %s: its receipt raised %s", session.stream_id, type(error).__name__)

@@ -1,0 +1,238 @@
+"""`GuardedResponse`: an ASGI response that ends with its reader, and never ends cleanly after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final, Unpack
+
+from streamguard_asgi._starlette import (
+    ASGIScope,
+    BackgroundTask,
+    Receive,
+    Response,
+    Send,
+    StreamingResponse,
+)
+from streamguard_asgi.delivery import Delivery, RawHeaders
+from streamguard_asgi.formats import Events, Format, Lines, Raw, Text, choose
+from streamguard_asgi.options import SessionOptions
+from streamguard_asgi.producing import Mapped, close_producer, producer_of
+from streamguard_asgi.request import RequestGuard, guard_in, new_guard
+from streamguard_asgi.shielding import attend
+from streamguard_asgi.sse import PING
+from streamguard_core import StreamSession, UsageError, current_scope, use_scope
+
+DEFAULT_PING: Final = 15.0
+STREAM_ID_HEADER: Final = "streamguard-stream-id"
+"""Names the stream to its reader, who can ask for the receipt with it, also after an abort."""
+
+_SSE_HEADERS: Final = {
+    "cache-control": "no-store",
+    "connection": "keep-alive",
+    "x-accel-buffering": "no",
+}
+
+
+class GuardedResponse(Response):
+    """Streams what a producer makes, as server-sent events unless the reader or the caller wants otherwise.
+
+    Every stream ends with an explicit `eos` event that says why. What is ready together is sent
+    together. Under `StreamGuardMiddleware` the reader's leaving is seen by that; alone, the
+    response watches `receive` itself while it streams.
+
+    Args:
+        content: a `StreamSession`, or anything that one takes as a producer.
+        status_code: of the response; a stream that failed before its response began answers with
+            502, 503, 504 or 403 instead of 200.
+        headers: further headers; they win over the format's own.
+        media_type: see `StreamOptions`; None chooses by `Accept`.
+        background: runs after the response, also when the reader has left.
+        ping: see `StreamOptions`.
+        send_timeout: see `StreamOptions`.
+        ids: see `StreamOptions`.
+        session: what the session is built with, if `content` is not one.
+
+    Raises:
+        UsageError: when a session's options are given for a session that is there already, or a
+            time is not positive.
+
+    Example:
+        >>> async def words():
+        ...     yield "never "
+        ...     yield "again"
+        >>> async def application(scope, receive, send):
+        ...     await GuardedResponse(words())(scope, receive, send)
+    """
+
+    media_type: str | None = "text/event-stream"
+
+    def __init__(
+        self,
+        content: Any = None,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        background: BackgroundTask | None = None,
+        *,
+        ping: float | None = DEFAULT_PING,
+        send_timeout: float | None = None,
+        ids: bool = False,
+        **session: Unpack[SessionOptions],
+    ) -> None:
+        for name, seconds in (("ping", ping), ("send_timeout", send_timeout)):
+            if seconds is not None and not seconds > 0:
+                raise UsageError(
+                    f"{name}={seconds!r} was given; it is a number of seconds, or None"
+                )
+        if isinstance(content, StreamSession) and session:
+            raise UsageError(
+                f"{', '.join(session)} were given for a session that is built already; give them to it"
+            )
+        self._content = content
+        self._options = session
+        self._form: Format | None = None if media_type is None else _form(media_type, ids)
+        self._ids = ids
+        self._ping = ping
+        self._send_timeout = send_timeout
+        self.status_code = status_code
+        self.background = background
+        # Left open, the content type is known when the reader's Accept is.
+        self.media_type = media_type
+        self.init_headers(headers)
+
+    @classmethod
+    def taking_over(cls, response: Response, **keywords: Any) -> GuardedResponse:
+        """Stream the body of a `StreamingResponse` in its place: bytes, status, headers, background as they are.
+
+        Args:
+            response: any response with a `body_iterator`.
+            keywords: as for `GuardedResponse`.
+        """
+        producer = producer_of(response)
+        guarded = cls(producer, response.status_code, background=response.background, **keywords)
+        guarded._form = Raw(PING if isinstance(producer, Mapped) else b"")
+        guarded.raw_headers = response.raw_headers
+        return guarded
+
+    def carry(self, session: StreamSession) -> GuardedResponse:
+        """Stream through `session`, which was opened before the producer was there."""
+        if self._options:
+            raise UsageError(
+                f"{', '.join(self._options)} were given to a GuardedResponse under guard_stream, which has opened"
+                " the session already; give them to guard_stream"
+            )
+        if self._content is not None:
+            session.attach(self._content)
+        self._content = session
+        return self
+
+    @property
+    def content(self) -> Any:
+        """What is streamed: a session, or a producer that has none yet."""
+        return self._content
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise UsageError(
+                f"GuardedResponse was called for a {scope['type']} scope; it answers http only"
+            )
+        form = self._form or choose(_accepted(scope), 0 if self._ids else None)
+        if scope["method"] == "HEAD":
+            await self._answer_head(form, send)
+        else:
+            guard = guard_in(scope) or new_guard(scope, RequestGuard())
+            await self._stream(guard, form, receive, send)
+        if self.background is not None:
+            await self.background()
+
+    async def _answer_head(self, form: Format, send: Send) -> None:
+        """Headers as for GET; nothing is generated, and what was opened already is closed."""
+        headers = self._headers_for(form, None)
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if self._content is not None:
+            await close_producer(self._content)
+
+    async def _stream(
+        self, guard: RequestGuard, form: Format, receive: Receive, send: Send
+    ) -> None:
+        if current_scope() is not guard:
+            with use_scope(guard):
+                await self._stream(guard, form, receive, send)
+            return
+        alone = not guard.connected
+        if alone:
+            pump = guard.connect(receive)
+            pump.response_streams()
+        session = self._session(guard)
+        delivery = Delivery(session, form, send, ping=self._ping, send_timeout=self._send_timeout)
+        fresh = session not in guard.sessions
+        guard.add(session)
+        guard.add(delivery)
+        guard.session = guard.session or session
+        try:
+            if fresh:
+                await guard.watched()
+            headers = self._headers_for(form, session.stream_id)
+            sending = asyncio.get_running_loop().create_task(
+                delivery.run(self.status_code, headers)
+            )
+            await attend(sending, delivery.host_cancelled, guard.close_timeout)
+        finally:
+            guard.discard(delivery)
+            guard.responded = guard.responded or delivery.complete
+            try:
+                await guard.close(session)
+            finally:
+                if alone:
+                    guard.disconnect()
+
+    def _session(self, guard: RequestGuard) -> StreamSession:
+        if isinstance(self._content, StreamSession):
+            return self._content
+        if self._content is None:
+            raise UsageError(
+                "a GuardedResponse without content was to be streamed; give it a producer"
+            )
+        options: dict[str, Any] = dict(self._options)
+        options.setdefault("ledger", guard.ledger)
+        return StreamSession(self._content, **options)
+
+    def _headers_for(self, form: Format, stream_id: str | None) -> RawHeaders:
+        """The caller's headers first; what they leave open is the format's, and the stream's name."""
+        named = {name for name, _ in self.raw_headers}
+        ours: dict[str, str] = {}
+        if not isinstance(form, Raw):
+            ours = {"content-type": f"{form.media_type}; charset=utf-8"}
+            ours |= _SSE_HEADERS if isinstance(form, Events) else {"cache-control": "no-store"}
+            ours |= {"vary": "accept"} if self._form is None else {}
+        if stream_id is not None and stream_id.isascii() and stream_id.isprintable():
+            ours[STREAM_ID_HEADER] = stream_id
+        added = [(name.encode(), value.encode()) for name, value in ours.items()]
+        return [*self.raw_headers, *(header for header in added if header[0] not in named)]
+
+
+def _form(media_type: str, ids: bool) -> Format:
+    bare = media_type.partition(";")[0].strip().lower()
+    if bare == Events.media_type:
+        return Events(0 if ids else None)
+    if bare in (Lines.media_type, "application/jsonl"):
+        return Lines()
+    return Text() if bare == Text.media_type else Raw()
+
+
+def _accepted(scope: ASGIScope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accept: str = value.decode("latin-1")
+            return accept
+    return "*/*"
+
+
+def is_streaming(response: object) -> bool:
+    """True for Starlette's, FastAPI's and sse-starlette's streaming responses."""
+    return isinstance(response, StreamingResponse) or (
+        isinstance(response, Response) and hasattr(response, "body_iterator")
+    )

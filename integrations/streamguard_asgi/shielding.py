@@ -1,0 +1,63 @@
+"""Waits for work that must be finished, whoever cancels the waiting task meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from streamguard_asgi._starlette import CancelScope
+from streamguard_core import Cause
+
+
+async def finish(work: Awaitable[object], seconds: float) -> asyncio.Future[object]:
+    """Wait until `work` is done, at most `seconds`; it goes on in its own task if it takes longer.
+
+    AnyIO cancels a task again in every turn of the loop, so a shield of its own kind is needed
+    against it; a plain `Task.cancel()` is kept back until the wait is over and propagates then.
+
+    Returns:
+        The work's task, done or still running.
+    """
+    loop = asyncio.get_running_loop()
+    task: asyncio.Future[object] = asyncio.ensure_future(work)
+    until = loop.time() + seconds
+    cancelled: asyncio.CancelledError | None = None
+    with CancelScope(shield=True):
+        while not task.done() and (left := until - loop.time()) > 0:
+            try:
+                await asyncio.wait([task], timeout=left)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task
+
+
+async def attend(
+    work: asyncio.Task[None], told: Callable[[asyncio.CancelledError], None], seconds: float
+) -> None:
+    """Wait for `work`, which runs in a task of its own so that no host can interrupt its cleanup.
+
+    Args:
+        work: what is waited for; what it raises is raised.
+        told: called when the waiting task is cancelled, and makes `work` end.
+        seconds: how long that may take; the cancellation propagates then.
+    """
+    try:
+        await asyncio.wait([work])
+    except asyncio.CancelledError as error:
+        told(error)
+        await finish(work, seconds)
+        raise
+    work.result()
+
+
+def cause_of(error: BaseException) -> Cause:
+    """Whose doing it is that an application's task ended with `error` while a stream was open (G14).
+
+    Nobody says who cancels a task; uvicorn's message at the end of its graceful shutdown does.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return Cause.CONSUMER_ERROR
+    said = " ".join(str(argument) for argument in error.args)
+    return Cause.SHUTDOWN if "shutdown" in said else Cause.OPERATOR_CANCEL

@@ -1,0 +1,90 @@
+"""How a stream looks: the reader's choice, lines of JSON, text, and what each says about the end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from streamguard_asgi import End
+from streamguard_asgi.formats import Events, Format, Lines, Raw, Text, choose
+from streamguard_core import AnyChunk, Category, Cause, Chunk, ChunkKind
+
+BATCH: list[AnyChunk] = [
+    "never ",
+    "",
+    Chunk("ag\xe4in"),
+    Chunk("hm", kind=ChunkKind.REASONING),
+    b"!\n",
+]
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("*/*", Events),
+        ("", Events),
+        ("text/event-stream", Events),
+        ("application/json", Events),
+        ("application/x-ndjson", Lines),
+        ("application/jsonl; q=0.9, text/plain; q=0.5", Lines),
+        ("TEXT/PLAIN", Text),
+        ("text/plain;q=0.2, text/event-stream;q=0.8", Events),
+        ("application/x-ndjson;q=0, */*", Events),
+        ("text/plain;q=nonsense, application/x-ndjson", Lines),
+        ("text/html, application/xhtml+xml, */*;q=0.8", Events),
+    ],
+)
+def test_the_reader_chooses(accept: str, chosen: type[Format]) -> None:
+    """The best of what the reader accepts and we have; events where it does not care."""
+    assert type(choose(accept)) is chosen
+
+
+def test_events_with_ids_are_numbered_by_commit_offset() -> None:
+    """The id of an event is how many chunks were committed up to it, empty ones too."""
+    form = Events(first_id=0)
+    wire = form.encode(["a", ""]) + form.encode(["b"])
+    assert wire == b"id: 1\ndata: a\n\nid: 3\ndata: b\n\n"
+
+
+def test_lines_are_json() -> None:
+    """Every line is an object; kind and choice only where they say something."""
+    *lines, raw = Lines().encode(BATCH).splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"text": "never "},
+        {"text": "ag\xe4in"},
+        {"text": "hm", "kind": "reasoning"},
+    ]
+    assert raw == b"!"
+    assert json.loads(Lines().encode([Chunk("x\ud83d", choice=2)])) == {"text": "x?", "choice": 2}
+
+
+def test_text_is_the_answer_alone() -> None:
+    """Reasoning and tools are not shown where they could not be told apart."""
+    assert Text().encode(BATCH) == "never ag\xe4in!\n".encode()
+
+
+@pytest.mark.parametrize("form", [Events(), Lines()])
+def test_the_end_says_everything(form: Format) -> None:
+    """Cause, finish, committed and stream id are in the end, and no error where there was none."""
+    wire = form.end(End.of(Cause.COMPLETED, "stop", 3, "id-1"))
+    assert wire is not None
+    said = json.loads(wire.decode().removeprefix("event: eos\ndata: "))
+    assert said.get("eos", said) == {
+        "cause": "COMPLETED",
+        "category": "completed",
+        "finish": "stop",
+        "committed": 3,
+        "stream_id": "id-1",
+    }
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_no_clean_end_after_a_failure(cause: Cause) -> None:
+    """Completion and the reader's own choice end cleanly; everything else says `error`, or breaks off."""
+    clean = cause.category in (Category.COMPLETED, Category.USER)
+    end = End.of(cause, None, 0, "id")
+    assert (b'"error":' in Events().end(end)) is not clean
+    assert (b'"error":' in Lines().end(end)) is not clean
+    for form in (Text(), Raw()):
+        assert (form.end(end) is None) is not clean

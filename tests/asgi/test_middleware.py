@@ -1,0 +1,519 @@
+"""The middleware: costs little, breaks nothing, sees everything, reports once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from streamguard_asgi import (
+    GuardedResponse,
+    RequestGuard,
+    StreamGuardMiddleware,
+    current_scope,
+    guard_stream,
+)
+from streamguard_core import (
+    Cause,
+    DisconnectPolicy,
+    MemoryLedger,
+    Receipt,
+    StreamSession,
+    UsageError,
+    drain,
+    grace,
+)
+from streamguard_core.testing import run
+
+from .driver import Engine, Server, eventually
+
+
+def causes(receipts: list[Receipt]) -> list[Cause]:
+    """The causes of some receipts."""
+    return [receipt.cause for receipt in receipts]
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "websocket", "other"])
+async def test_other_scopes_pass_through_untouched(kind: str) -> None:
+    """P51: what is not http gets the server's own scope, `receive` and `send`."""
+    seen: list[Any] = []
+
+    async def app(*arguments: Any) -> None:
+        seen.extend(arguments)
+
+    arguments: list[Any] = [{"type": kind}, object(), object()]
+    await StreamGuardMiddleware(app)(*arguments)
+    assert all(one is other for one, other in zip(seen, arguments, strict=True))
+    assert seen[0] == {"type": kind}
+
+
+async def test_a_plain_request_costs_no_receive_and_no_task() -> None:
+    """Where nothing streams and no body is read, nobody listens."""
+    tasks: list[int] = []
+
+    async def endpoint(request: Request) -> Response:
+        tasks.append(len(asyncio.all_tasks()))
+        return PlainTextResponse("hello")
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    bare = await Server(app).run()
+    app = Starlette(routes=[Route("/", endpoint)])
+    app.add_middleware(StreamGuardMiddleware)
+    server = await Server(app).run()
+    assert server.sent == bare.sent
+    assert server.receives == 0
+    assert tasks[0] == tasks[1]
+
+
+@pytest.mark.parametrize("state", [True, False])
+async def test_the_state_carries_the_guard(state: bool) -> None:
+    """P50: also where the server brings no `state`; it is what `current_scope()` returns."""
+    seen: list[Any] = []
+
+    async def endpoint(request: Request) -> Response:
+        seen.extend([request.state.streamguard, current_scope()])
+        return PlainTextResponse("")
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    app.add_middleware(StreamGuardMiddleware)
+    await Server(app, state=state).run()
+    assert isinstance(seen[0], RequestGuard)
+    assert seen[0] is seen[1]
+    assert current_scope() is None
+
+
+async def test_a_body_passes_through() -> None:
+    """P7: an upload of a megabyte is read by the application in order, whole, by one reader of the server's."""
+    parts = [bytes([index % 251]) * 32768 for index in range(32)]
+    received: list[bytes] = []
+
+    async def endpoint(request: Request) -> Response:
+        received.extend([part async for part in request.stream()])
+        return PlainTextResponse("")
+
+    app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
+    app.add_middleware(StreamGuardMiddleware)
+    server = await Server(app, method="POST", body=parts).run()
+    assert b"".join(received) == b"".join(parts)
+    assert server.most_readers == 1
+
+
+async def test_a_reader_that_leaves_within_its_body_starts_nothing() -> None:
+    """The application is told while it reads the body; no stream is opened, no receipt written."""
+    receipts: list[Receipt] = []
+    errors: list[Exception] = []
+    engine = Engine()
+
+    @guard_stream
+    async def generate(request: Request) -> Any:
+        return engine.stream()
+
+    async def endpoint(request: Request) -> Any:
+        try:
+            await request.body()
+        except ClientDisconnect as error:
+            errors.append(error)
+            return PlainTextResponse("")
+        return await generate(request)
+
+    app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
+    app.add_middleware(StreamGuardMiddleware, on_receipt=receipts.append)
+    server = Server(app, method="POST", body=None)
+    server.arrive(b"half", more=True)
+    async with server:
+        await eventually(lambda: server.readers)
+        server.leave()
+        await server.ended()
+    assert len(errors) == 1
+    assert not engine.started
+    assert receipts == []
+
+
+async def test_a_disconnect_after_the_response_is_none() -> None:
+    """P6: the connection that closes after the last message has delivered everything."""
+    receipts: list[Receipt] = []
+    engine = Engine(2)
+    engine.finish()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await GuardedResponse(engine.stream())(scope, receive, send)
+        server.leave()
+        await receive()
+        assert current_scope().gone is None  # type: ignore[union-attr]
+
+    server = Server(StreamGuardMiddleware(app, on_receipt=receipts.append))
+    await server.run()
+    assert causes(receipts) == [Cause.COMPLETED]
+    assert len(receipts[0].history) == 1
+
+
+async def test_the_end_of_the_request_closes_every_stream() -> None:
+    """A session that the application forgot is ended, its producer closed, its receipt there."""
+    engine, receipts = Engine(5), list[Receipt]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session = StreamSession(engine.stream())
+        scope["state"]["streamguard"].add(session)
+        session.start()
+        await session.read_ready(1)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    await Server(StreamGuardMiddleware(app, on_receipt=receipts.append)).run()
+    assert engine.closed
+    assert causes(receipts) == [Cause.CLIENT_DISCONNECT]
+
+
+async def test_an_application_that_fails_is_to_blame() -> None:
+    """G14: an error above an open stream is neither the reader's doing nor the producer's."""
+    engine, receipts = Engine(5), list[Receipt]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def failing(message: Any) -> None:
+            if message.get("body"):
+                raise ZeroDivisionError
+            await send(message)
+
+        await GuardedResponse(engine.stream())(scope, receive, failing)
+
+    with pytest.raises(ZeroDivisionError):
+        await Server(StreamGuardMiddleware(app, on_receipt=receipts.append)).run()
+    assert causes(receipts) == [Cause.CONSUMER_ERROR]
+    assert "ZeroDivisionError" in receipts[0].detail
+    assert engine.closed
+
+
+async def test_an_application_that_fails_beside_its_stream_is_to_blame() -> None:
+    """The same for a session that nobody reads when the application raises."""
+    engine, receipts = Engine(5), list[Receipt]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session = StreamSession(engine.stream())
+        scope["state"]["streamguard"].add(session)
+        session.start()
+        await session.read_ready(1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await Server(StreamGuardMiddleware(app, on_receipt=receipts.append)).run()
+    assert causes(receipts) == [Cause.CONSUMER_ERROR]
+    assert engine.closed
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        ("Task cancelled, timeout graceful shutdown exceeded", Cause.SHUTDOWN),
+        ("", Cause.OPERATOR_CANCEL),
+    ],
+)
+async def test_a_server_that_cancels_is_to_blame(message: str, cause: Cause) -> None:
+    """G14: a task cancelled while it sends was not cancelled by its reader; uvicorn says when it shuts down."""
+    engine, receipts = Engine(1), list[Receipt]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await GuardedResponse(engine.stream())(scope, receive, send)
+
+    async with Server(StreamGuardMiddleware(app, on_receipt=receipts.append)) as server:
+        await server.events_sent(1)
+        server.stall()
+        engine.make()
+        await eventually(lambda: server.senders)
+        assert server.task is not None
+        server.task.cancel(message)
+        with pytest.raises(asyncio.CancelledError):
+            await server.ended()
+    assert causes(receipts) == [cause]
+    assert engine.closed
+
+
+async def test_a_server_that_cancels_because_the_reader_left_is_not() -> None:
+    """Some servers cancel seconds later: the cause is the disconnect, and there is one receipt."""
+    engine, receipts = Engine(1), list[Receipt]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await GuardedResponse(engine.stream())(scope, receive, send)
+        await asyncio.Event().wait()
+
+    async with Server(StreamGuardMiddleware(app, on_receipt=receipts.append)) as server:
+        await server.events_sent(1)
+        server.leave()
+        await eventually(lambda: engine.closed)
+        assert server.task is not None
+        server.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await server.ended()
+    assert causes(receipts) == [Cause.CLIENT_DISCONNECT]
+
+
+async def test_cleanup_is_finished_although_the_server_cancels_again_and_again() -> None:
+    """The producer's slow `finally` runs to its end before the request is over, and the receipt says so."""
+    receipts: list[Receipt] = []
+    let_go, cleaned = asyncio.Event(), []
+
+    async def careful() -> Any:
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            await let_go.wait()
+            cleaned.append(1)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await GuardedResponse(careful())(scope, receive, send)
+
+    async with Server(StreamGuardMiddleware(app, on_receipt=receipts.append)) as server:
+        await server.events_sent(1)
+        server.leave()
+        assert server.task is not None
+        for _ in range(5):
+            await asyncio.sleep(0)
+            server.task.cancel()
+        assert not server.task.done()
+        let_go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await server.ended()
+    assert cleaned == [1]
+    assert [(receipt.cause, str(receipt.close)) for receipt in receipts] == [
+        (Cause.CLIENT_DISCONNECT, "confirmed")
+    ]
+
+
+async def test_the_end_of_a_request_is_bounded() -> None:
+    """A producer that does not end delays its request by `shutdown_grace` at most; the receipt comes later."""
+    receipts: list[Receipt] = []
+    let_go = asyncio.Event()
+
+    async def deaf() -> Any:
+        yield "a"
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session = StreamSession(deaf(), own_task=True)
+        await GuardedResponse(session)(scope, receive, send)
+
+    guarded = StreamGuardMiddleware(app, on_receipt=receipts.append, shutdown_grace=0.02)
+    async with Server(guarded) as server:
+        await server.events_sent(1)
+        server.leave()
+        await server.ended()
+        assert receipts == []
+        let_go.set()
+        await eventually(lambda: receipts)
+        await eventually(lambda: not guarded._late)
+    assert causes(receipts) == [Cause.CLIENT_DISCONNECT]
+
+
+@pytest.mark.parametrize("policy", [grace(30), drain(30)])
+def test_streams_that_outlive_their_request_are_reported(policy: DisconnectPolicy) -> None:
+    """Under grace and drain a stream ends after its reader and its request; its receipt is not lost."""
+    engine, receipts = Engine(1), list[Receipt]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        response = GuardedResponse(engine.stream(), on_disconnect=policy)
+        await response(scope, receive, send)
+
+    async def main() -> None:
+        guarded = StreamGuardMiddleware(app, on_receipt=receipts.append, shutdown_grace=1)
+        async with Server(guarded) as server:
+            await server.events_sent(1)
+            server.leave()
+            await server.ended()
+            assert receipts == []
+            await asyncio.sleep(31)
+            assert causes(receipts) == [Cause.CLIENT_DISCONNECT]
+
+    run(main())
+    assert receipts[0].policy == str(policy)
+    assert engine.closed
+
+
+async def test_on_receipt_may_fail(caplog: pytest.LogCaptureFixture) -> None:
+    """P47: what the callback raises is logged by its type, and the response is what it was."""
+    engine = Engine(1)
+    engine.finish()
+
+    def failing(receipt: Receipt) -> None:
+        raise ValueError("sk-secret")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await GuardedResponse(engine.stream())(scope, receive, send)
+
+    with caplog.at_level(logging.ERROR, "streamguard"):
+        server = await Server(StreamGuardMiddleware(app, on_receipt=failing)).run()
+    assert server.complete
+    assert "on_receipt raised ValueError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_on_receipt_may_be_a_coroutine_function(
+    fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It runs after the response, is not lost, and its failure is logged."""
+    seen: list[Receipt] = []
+
+    async def remember(receipt: Receipt) -> None:
+        await asyncio.sleep(0)
+        seen.append(receipt)
+        if fails:
+            raise ValueError("sk-secret")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        engine = Engine(1)
+        engine.finish()
+        await GuardedResponse(engine.stream())(scope, receive, send)
+
+    guarded = StreamGuardMiddleware(app, on_receipt=remember)
+    with caplog.at_level(logging.ERROR, "streamguard"):
+        await Server(guarded).run()
+        await eventually(lambda: not guarded._late)
+    assert causes(seen) == [Cause.COMPLETED]
+    assert ("ValueError was raised" in caplog.text) is fails
+    assert "secret" not in caplog.text
+
+
+async def test_receipts_are_on_the_request() -> None:
+    """After the response, `request.state.streamguard` has the receipts of its streams, in order."""
+    engines = [Engine(1), Engine(2)]
+    seen: list[RequestGuard] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        guard = scope["state"]["streamguard"]
+        seen.append(guard)
+        first = StreamSession(engines[0].stream(), tags={"n": "1"})
+        guard.add(first)
+        engines[0].finish()
+        engines[1].finish()
+        _ = [chunk async for chunk in first]
+        await GuardedResponse(engines[1].stream(), tags={"n": "2"})(scope, receive, send)
+
+    await Server(StreamGuardMiddleware(app)).run()
+    assert [receipt.tags["n"] for receipt in seen[0].receipts] == ["1", "2"]
+    assert len(seen[0].sessions) == 2
+
+
+async def test_the_middlewares_ledger_is_the_default() -> None:
+    """A stream without a ledger of its own is recorded in the middleware's, OPEN and CLOSE."""
+    ledger = MemoryLedger()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        engine = Engine(1)
+        engine.finish()
+        await GuardedResponse(engine.stream())(scope, receive, send)
+
+    await Server(StreamGuardMiddleware(app, ledger=ledger)).run()
+    assert [record.stream_id for record in ledger.opened] == [
+        one.stream_id for one in ledger.receipts
+    ]
+    assert causes(ledger.receipts) == [Cause.COMPLETED]
+
+
+async def test_a_failing_ledger_is_logged_and_not_the_responses_business(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The receipt that could not be written is kept, reported, and logged without its content."""
+    from streamguard_core import LedgerError
+
+    class Full(MemoryLedger):
+        def append_close(self, receipt: Receipt) -> Any:
+            future = super().append_close(receipt)
+            future = type(future)()
+            future.set_exception(LedgerError("disk full"))
+            return future
+
+    engine, receipts = Engine(1), list[Receipt]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await GuardedResponse(engine.stream(), ledger=Full())(scope, receive, send)
+
+    guarded = StreamGuardMiddleware(app, on_receipt=receipts.append)
+    async with Server(guarded) as server:
+        await server.events_sent(1)
+        server.leave()
+        await server.ended()
+    assert causes(receipts) == [Cause.CLIENT_DISCONNECT]
+
+
+async def test_a_member_that_joins_from_a_thread_is_watched_for() -> None:
+    """A provider call in a worker thread joins the scope there; its reader's leaving reaches it."""
+    told: list[str] = []
+
+    class Call:
+        def disconnected(self, detail: str = "") -> None:
+            told.append(detail)
+
+        def terminate(self, cause: Cause, detail: str = "") -> None:
+            """Not called here."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        joining = threading.Thread(target=scope["state"]["streamguard"].add, args=(Call(),))
+        joining.start()
+        await asyncio.to_thread(joining.join)
+        await eventually(lambda: told)
+
+    async with Server(StreamGuardMiddleware(app)) as server:
+        server.leave()
+        await server.ended()
+    assert told == ["the connection was closed"]
+
+
+async def test_twice_is_once() -> None:
+    """The same middleware outside and inside (a mounted application) is one guard, one pump, one receipt."""
+    engine, receipts = Engine(1), list[Receipt]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await GuardedResponse(engine.stream())(scope, receive, send)
+
+    inner = StreamGuardMiddleware(app, on_receipt=receipts.append)
+    async with Server(StreamGuardMiddleware(inner, on_receipt=receipts.append)) as server:
+        await server.events_sent(1)
+        server.leave()
+        await server.ended()
+    assert causes(receipts) == [Cause.CLIENT_DISCONNECT]
+    assert server.most_readers == 1
+
+
+async def test_a_task_left_behind_does_not_stream_under_a_finished_request() -> None:
+    """What a request started and forgot finds no guard that has ended; its own stream is not cut off."""
+    left_behind: list[asyncio.Task[Server]] = []
+
+    async def late() -> Server:
+        engine = Engine(1)
+        engine.finish()
+        await eventually(outer.task.done)  # type: ignore[union-attr]
+        return await Server(GuardedResponse(engine.stream())).run()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        left_behind.append(asyncio.create_task(late()))
+        engine = Engine(1)
+        await GuardedResponse(engine.stream())(scope, receive, send)
+
+    async with Server(StreamGuardMiddleware(app)) as outer:
+        await outer.events_sent(1)
+        outer.leave()
+        await outer.ended()
+        inner = await left_behind[0]
+    assert '"cause":"COMPLETED"' in inner.text
+
+
+def test_bounds_are_checked() -> None:
+    """What cannot work is said when the application is put together."""
+
+    async def app(*_: Any) -> None:
+        """Never called."""
+
+    with pytest.raises(UsageError, match="buffer_limit=0"):
+        StreamGuardMiddleware(app, buffer_limit=0)
+    with pytest.raises(UsageError, match="shutdown_grace=0"):
+        StreamGuardMiddleware(app, shutdown_grace=0)
