@@ -46,7 +46,7 @@ format: $(VENV)/.group-lint ## let ruff format and mend what it can
 
 bench: $(VENV)/.group-bench ## what a chunk costs, as ratios
 	@echo "==> make bench: ratios within one run; no absolute number is a promise"
-	@$(PY) bench/run.py $(ARGS)
+	@$(PY) -m bench $(ARGS)
 	@echo "make bench: done"
 
 docs: $(VENV)/.group-docs ## build the manual into docs/_build/html

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from types import AsyncGeneratorType
 from typing import Any, Final
 
 from streamguard_core._seal import Description, build_receipt
@@ -24,11 +25,15 @@ from streamguard_core.producers import Drive, call_if_lazy, classify
 from streamguard_core.protocol import StreamProtocol
 from streamguard_core.receipt import Attempt, OpenRecord, Receipt
 from streamguard_core.statistics import Statistics
+from streamguard_core.transitions import DRAINING
 
 logger = logging.getLogger("streamguard")
 
 MAX_TAGS: Final = 16
 MAX_ATTEMPTS: Final = 64
+_ASYNC: Final = Drive.ASYNC
+_TOLD: Final = (asyncio.CancelledError, GeneratorExit)
+"""How a producer ends that was told to."""
 _NO_TAGS: Final[Mapping[str, str]] = {}
 
 
@@ -160,7 +165,7 @@ class SessionBase:
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` at the cutoff, in the same step; at once when that has passed. Returns its undo."""
-        if self._protocol.close_called_ns is not None:
+        if not self._protocol.live and self._protocol.producer is not DRAINING:
             _call_closer(callback)
             return _nothing
         if self._closers is None:
@@ -185,8 +190,13 @@ class SessionBase:
             raise UsageError(
                 "attach() was called on a session that has a producer; a stream has one producer"
             )
-        self._producer = call_if_lazy(producer)
-        self._drive = classify(self._producer)
+        if type(producer) is AsyncGeneratorType:
+            # The usual case, which needs no looking into.
+            made, drive = producer, _ASYNC
+        else:
+            made = call_if_lazy(producer)
+            drive = classify(made)
+        self._producer, self._drive = made, drive
 
     def _write_open(self) -> None:
         """Begin to make the OPEN record durable: before the provider is called."""
@@ -205,7 +215,7 @@ class SessionBase:
             tags=about.tags,
         )
         if self._ledger is not None:
-            self._opening = self._ledger.append_open(record)
+            self._opening = _begin(self._ledger.append_open, record)
         self._observers.notify(Opened(record))
 
     def _close_transports(self) -> None:
@@ -222,17 +232,21 @@ class SessionBase:
 
     def _producer_ended(self, error: BaseException | None) -> None:
         """The producer is out of the way: by itself, by failing, or because it was told to."""
+        self._note_end(error)
+        self._perform()
+
+    def _note_end(self, error: BaseException | None) -> None:
         now_ns = self._clock.monotonic_ns()
-        if error is None or isinstance(error, asyncio.CancelledError | GeneratorExit):
+        told = not self._protocol.live
+        if error is None or (told and isinstance(error, _TOLD)):
             self._protocol.producer_finished(now_ns)
         else:
             cause = _cause_of(error)
-            if self._protocol.live:
+            if not told:
                 logger.warning(
                     "stream %s: the producer raised %s", self.stream_id, type(error).__name__
                 )
             self._protocol.producer_failed(cause, describe(error), now_ns)
-        self._perform()
 
     def _build_receipt(self) -> Receipt:
         """Seal the protocol, build the receipt, begin to make it durable. Exactly once (G11)."""
@@ -241,19 +255,28 @@ class SessionBase:
         receipt = self._sealed = build_receipt(self._protocol, self._about, self._clock.wall_us())
         self._write_open()
         if self._ledger is not None:
-            self._closing = self._ledger.append_close(receipt)
-        self._observers.notify(Sealed(receipt))
+            self._closing = _begin(self._ledger.append_close, receipt)
+        if self._observers:
+            self._observers.notify(Sealed(receipt))
         return receipt
+
+
+def _begin(append: Callable[[Any], Future[None]], record: object) -> Future[None]:
+    """Begin to write; a ledger that raises instead has failed like one whose future does."""
+    try:
+        return append(record)
+    except Exception as error:
+        failed: Future[None] = Future()
+        failed.set_exception(error)
+        return failed
 
 
 def new_stream_id() -> str:
     """A fresh UUIDv7-shaped id: 48 bits of milliseconds, then random bits."""
-    stamp = (time.time_ns() // 1_000_000).to_bytes(6, "big")
-    value = int.from_bytes(stamp + os.urandom(10), "big")
-    value = (value & ~(0xF << 76)) | (0x7 << 76)
-    value = (value & ~(0x3 << 62)) | (0x2 << 62)
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    stamp, chance = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    # Version 7 and the variant stand in two hexadecimal digits, of which the variant leaves two bits to chance.
+    variant = "89ab"[int(chance[3], 16) & 3]
+    return f"{stamp[:8]}-{stamp[8:]}-7{chance[:3]}-{variant}{chance[4:7]}-{chance[8:]}"
 
 
 def _cause_of(error: BaseException) -> Cause:

@@ -21,12 +21,23 @@ class Interrupt:
     Invariant: every call is taken back by `absorb()`, and an outside cancellation always propagates.
     """
 
-    __slots__ = ("_before", "_issued", "task")
+    __slots__ = ("_before", "_issued", "_watched", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Any] | None = None
+        """The task to interrupt; a reader whose steps run in tasks of their own changes it per step."""
         self._issued = 0
+        self._watched: asyncio.Task[Any] | None = None
         self._before = 0
+
+    def watch(self, task: asyncio.Task[Any] | None) -> None:
+        """The running `task` begins something that may be interrupted.
+
+        How often it is being cancelled is noted now: an outside cancellation that comes in the same turn
+        as ours, before or after it, must be told from one that was there before.
+        """
+        self.task = self._watched = task
+        self._before = task.cancelling() if task is not None else 0
 
     @property
     def issued(self) -> bool:
@@ -38,8 +49,6 @@ class Interrupt:
         task = self.task
         if task is None or task.done():
             return
-        if not self._issued:
-            self._before = task.cancelling()
         if task.cancel("streamguard: cutoff"):
             self._issued += 1
 
@@ -51,7 +60,8 @@ class Interrupt:
         for _ in range(issued):
             task.uncancel()
         self._issued = 0
-        return task.cancelling() > self._before
+        # A task that was begun for one step has no past.
+        return task.cancelling() > (self._before if task is self._watched else 0)
 
 
 def current_task() -> asyncio.Task[Any] | None:

@@ -46,6 +46,15 @@ class Action(Enum):
     SEAL = "write the receipt"
 
 
+# As plain names, for the reason given in `transitions.py`.
+CLOSE_PRODUCER: Final = Action.CLOSE_PRODUCER
+WAKE_CONSUMER: Final = Action.WAKE_CONSUMER
+WAKE_PRODUCER: Final = Action.WAKE_PRODUCER
+ARM: Final = Action.ARM
+SEAL: Final = Action.SEAL
+COMPLETED: Final = Cause.COMPLETED
+
+
 class Lifecycle:
     """Which state the three roles are in, and why; only the table moves them.
 
@@ -110,7 +119,7 @@ class Lifecycle:
         self.max_bytes = self.limits.max_buffer_bytes
         self.max_buffered = self.max_speculative + self.max_inflight
         self.deadlines = deadlines or DEFAULT_DEADLINES
-        self.timed = self.deadlines.timed
+        self.timed = self.deadlines is not DEFAULT_DEADLINES and self.deadlines.timed
         self.policy = policy or cancel()
         self.state = OPEN
         self.producer = RUNNING
@@ -186,13 +195,13 @@ class Lifecycle:
         self.until_ns = self.max_away_produced = None
         if self.producer is STOPPING:
             # First: the provider costs money until its transport is closed (G10).
-            self._act(Action.CLOSE_PRODUCER)
+            self._act(CLOSE_PRODUCER)
             self.until_ns = at_ns + to_ns(self.deadlines.close)
-        self._act(Action.WAKE_CONSUMER, Action.WAKE_PRODUCER)
+        self._act(WAKE_CONSUMER, WAKE_PRODUCER)
         if self.producer not in (STOPPING, DRAINING):
             self._move(ON_GONE)
             self._seal_when_settled(at_ns)
-        self._act(Action.ARM)
+        self._act(ARM)
         return True
 
     def stop_draining(self, at_ns: int) -> None:
@@ -200,7 +209,7 @@ class Lifecycle:
         if self.producer is DRAINING:
             self._move(ON_CUT)
             self.until_ns = at_ns + to_ns(self.deadlines.close)
-            self._act(Action.CLOSE_PRODUCER, Action.ARM)
+            self._act(CLOSE_PRODUCER, ARM)
 
     def seal(self, at_ns: int) -> None:
         """The receipt is written; nothing can change any more.
@@ -236,7 +245,10 @@ class Lifecycle:
         self.consumer = table.CONSUMER_TABLE[self.consumer].get(event, self.consumer)
 
     def _act(self, *actions: Action) -> None:
-        self.pending += tuple(action for action in actions if action not in self.pending)
+        pending = self.pending
+        if pending:
+            actions = pending + tuple([action for action in actions if action not in pending])
+        self.pending = actions
 
     def _record(
         self, cause: Cause, party: Party | None, detail: str, at_ns: int, intent: bool = False
@@ -252,13 +264,13 @@ class Lifecycle:
             return
         if self._consumer_settled():
             self.until_ns = None
-            self._act(Action.SEAL)
+            self._act(SEAL)
         elif self.until_ns is None:
             self.until_ns = at_ns + to_ns(self.deadlines.finalisation)
-            self._act(Action.ARM)
+            self._act(ARM)
 
     def _consumer_settled(self) -> bool:
         """True when the consumer can change nothing any more; one that never read has nothing to finish."""
         if self.consumer is ABSENT:
-            return self.signal is not None and self.signal.cause is not Cause.COMPLETED
+            return self.signal is not None and self.signal.cause is not COMPLETED
         return self.consumer is not READING

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 from streamguard_core._base import SessionBase, describe
 from streamguard_core._deadlines import next_look, tick
-from streamguard_core._interrupt import Interrupt, current_task
+from streamguard_core._interrupt import Interrupt, current_task, running_task
+from streamguard_core._lifecycle import ARM, CLOSE_PRODUCER, WAKE_CONSUMER, WAKE_PRODUCER
+from streamguard_core._pump import Unread
 from streamguard_core.causes import Cause
 from streamguard_core.clock import SystemClock, clock_of
 from streamguard_core.errors import CutOffError, LedgerError, UsageError
 from streamguard_core.limits import NANOSECONDS
-from streamguard_core.protocol import Action
+from streamguard_core.producers import Drive
 from streamguard_core.transitions import (
     DRAINED,
     UNCONFIRMED,
@@ -104,7 +106,7 @@ class LoopSession(SessionBase):
                 awaitable.close()
             raise CutOffError(f"the stream was cut off ({self.cause}) before this call began")
         interrupt = Interrupt()
-        interrupt.task = asyncio.current_task()
+        interrupt.watch(running_task(self._loop))
         undo = self.on_close(lambda: self._send_soon(interrupt))
         try:
             return await awaitable
@@ -143,6 +145,7 @@ class LoopSession(SessionBase):
         if grace > 0:
             await self._wait_sealed(grace)
         self.terminate(Cause.SHUTDOWN)
+        self._apply(self._protocol.stop_draining)
         # A reader that is parked takes its EOS in the next turns; one that is not reading is not waited for.
         await self._wait_sealed(min(0.05, self._protocol.deadlines.close))
         self._apply(self._protocol.leave)
@@ -152,6 +155,8 @@ class LoopSession(SessionBase):
         """Nobody reads on. A live stream is left to its policy; one that ends is waited for until its seal."""
         if self._loop is None and self._protocol.live and not self._open_written:
             self.terminate(Cause.CLIENT_DISCONNECT, "closed before it was started")
+            if self._drive in (Drive.ASYNC, Drive.SYNC):
+                await Unread(self._producer).aclose()
             return
         self._apply(lambda now_ns: self._protocol.disconnected("the session was closed", now_ns))
         self._apply(self._protocol.leave)
@@ -196,7 +201,8 @@ class LoopSession(SessionBase):
                 source=self,
                 stacklevel=2,
             )
-            self._abandon()
+            # The collector runs in any thread; the loop is told, and holds the session until it has ended.
+            self._apply(self._abandon)
 
     # -- what the readers provide ----------------------------------------------------------------------
 
@@ -236,20 +242,36 @@ class LoopSession(SessionBase):
     def _perform(self) -> None:
         """Carry out what the protocol decided, until it has nothing more to say."""
         protocol = self._protocol
+        if self._loop is not None and self._loop.is_closed():
+            self._perform_without_loop()
         while protocol.pending:
             for action in protocol.take_actions():
-                if action is Action.CLOSE_PRODUCER:
+                if action is CLOSE_PRODUCER:
                     self._close_transports()
                     self._stop_producer()
-                elif action is Action.WAKE_CONSUMER:
+                elif action is WAKE_CONSUMER:
                     self._notify_cutoff()
                     self._wake_consumer()
-                elif action is Action.WAKE_PRODUCER:
+                elif action is WAKE_PRODUCER:
                     self._wake_producer()
-                elif action is Action.ARM:
+                elif action is ARM:
                     self._arm()
                 elif protocol.state is DRAINED:
                     self._seal()
+
+    def _perform_without_loop(self) -> None:
+        """The loop is closed: nothing runs and nobody can wait, so what has not ended is unconfirmed."""
+        protocol, now_ns = self._protocol, self._clock.monotonic_ns()
+        if CLOSE_PRODUCER in protocol.pending:
+            self._close_transports()
+        if WAKE_CONSUMER in protocol.pending:
+            self._notify_cutoff()
+        protocol.leave(now_ns)
+        protocol.give_up(now_ns)
+        protocol.take_actions()
+        self._waiters = None
+        if protocol.state is DRAINED:
+            self._seal()
 
     def _seal(self) -> None:
         self._build_receipt()
@@ -263,7 +285,8 @@ class LoopSession(SessionBase):
 
     def _arm(self) -> None:
         """One timer for the earliest deadline; it is moved forward when it fires, not per chunk."""
-        if self._loop is None:
+        protocol = self._protocol
+        if self._loop is None or (protocol.until_ns is None and not protocol.live):
             return
         now_ns = self._clock.monotonic_ns()
         at_ns = next_look(self._protocol, now_ns)
@@ -293,7 +316,13 @@ class LoopSession(SessionBase):
             self._arm()
 
     def _check_loop(self) -> None:
-        if asyncio.get_running_loop() is not self._loop:
+        if threading.get_ident() == self._thread and running_task(self._loop) is not None:
+            return  # The cheap test for what is nearly always so: a task of this loop runs in this thread.
+        try:
+            here: object = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not self._loop:
             raise UsageError(
                 f"session {self.stream_id} was started on another event loop; a session belongs to one loop,"
                 " and only cancel(), terminate() and disconnected() may be called from elsewhere"
@@ -312,6 +341,9 @@ class LoopSession(SessionBase):
             await asyncio.shield(asyncio.wrap_future(future))
         except LedgerError as error:
             raise LedgerError(str(error), self._sealed) from error
+        except Exception as error:
+            what = f"the ledger failed with {type(error).__name__}, not with a LedgerError"
+            raise LedgerError(what, self._sealed) from error
 
     async def _wait_sealed(self, timeout: float | None) -> None:
         if self._sealed is not None:
@@ -332,21 +364,17 @@ class LoopSession(SessionBase):
         else:
             interrupt.send()
 
-    def _abandon(self) -> None:
+    def _abandon(self, now_ns: int) -> None:
         """Dropped: nobody will read, nobody can be waited for; the receipt is written all the same (G11)."""
-        protocol, now_ns = self._protocol, self._clock.monotonic_ns()
+        protocol = self._protocol
         protocol.terminate(
             Cause.CONSUMER_ERROR, "the session was dropped without being closed", now_ns
         )
         protocol.leave(now_ns)
-        with contextlib.suppress(RuntimeError):  # the loop may be closed
-            self._perform()
+        self._perform()
         protocol.stop_draining(now_ns)
+        self._perform()
         protocol.give_up(now_ns)
-        with contextlib.suppress(RuntimeError):
-            self._perform()
-        if protocol.state is DRAINED:
-            self._seal()
 
 
 def _fire(target: Callable[[], Any]) -> None:

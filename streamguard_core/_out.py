@@ -6,10 +6,11 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
 
 from streamguard_core._base import SessionBase
+from streamguard_core._waiting import Waiting
 from streamguard_core.accounting import Usage
 from streamguard_core.chunks import AnyChunk, Chunk, size_of
 from streamguard_core.dispatcher import Dispatcher
@@ -19,23 +20,10 @@ from streamguard_core.protocol import ACCEPTED, FULL, REFUSED, Offer
 from streamguard_core.receipt import Attempt
 from streamguard_core.transitions import DRAINING, RUNNING, STREAMING
 
-_get_ident = threading.get_ident
+_CHUNKS: Final = (str, bytes, Chunk)
 
-
-class _Waiting:
-    """A chunk for which there was no room; awaiting it hands the chunk over once there is."""
-
-    __slots__ = ("_out", "chunk", "size")
-
-    def __init__(self, out: SessionOut, chunk: AnyChunk, size: int) -> None:
-        self._out = out
-        self.chunk = chunk
-        self.size = size
-
-    def __await__(self) -> Generator[Any, None, None]:
-        if self._out.unawaited is self:
-            self._out.unawaited = None
-        return self._out.wait_for_room(self.chunk, self.size).__await__()
+LIGHT: Final = 256
+"""Characters up to which a chunk is light; each is taken for four bytes where bytes are not counted."""
 
 
 class SessionOut:
@@ -52,19 +40,22 @@ class SessionOut:
 
     __slots__ = (
         "_dispatcher",
-        "_loop",
+        "_gated",
         "_now",
-        "_plain",
         "_protocol",
-        "_queue",
         "_ready",
         "_session",
         "_thread",
         "_timed",
         "consumer",
+        "emitter_due",
+        "lease",
+        "loop",
         "putters",
+        "reader_due",
         "told",
         "unawaited",
+        "waiting",
     )
 
     def __init__(
@@ -80,33 +71,41 @@ class SessionOut:
         self._dispatcher = dispatcher
         self._protocol = dispatcher.protocol
         self._session = session
-        self._loop = loop
+        self.loop = loop
         self._now = now
         self._thread = threading.get_ident()
         self._timed = timed
-        self._plain = not timed and not gated
+        self._gated = gated
         # A future that is done: the cheapest thing to await.
         self._ready: asyncio.Future[None] = loop.create_future()
         self._ready.set_result(None)
-        self._queue = dispatcher.queue
-        self.putters: deque[asyncio.Future[None]] = deque()
-        """What producers wait for while there is no room, in their order."""
+        self.putters: deque[Waiting] = deque()
+        """The chunks whose emitters wait to be told of room, in their order."""
+        self.lease = 0
+        """How many chunks may have been produced before the protocol must be asked again; see `grant()`."""
+        self.waiting = 0
+        """How many chunks wait in all: also those told, not run yet, and those not awaited yet."""
         self.consumer: asyncio.Future[None] | None = None
         """What a parked consumer waits for."""
+        self.reader_due = self.emitter_due = False
+        """Hints: it was woken and runs in this turn of the loop, so a future is not needed to wait for it."""
         self.told = False
         """True once an emitter was told of the cutoff, by an exception it is unwinding from."""
-        self.unawaited: _Waiting | None = None
+        self.unawaited: Waiting | None = None
         """A chunk that waits for room and whose emitter has not awaited yet."""
 
     def function(self) -> Out:
         """What producers call: a plain function, because calling an object costs twice as much per chunk."""
-        emit, protocol, queue, plain = self._emit_any, self._protocol, self._queue, self._plain
-        putters, ready, thread, max_buffered = (
-            self.putters,
-            self._ready,
-            self._thread,
-            protocol.max_buffered,
-        )
+        out = self._judging() if self._gated else self._relaying()
+        for name in ("connected", "finish", "identify", "attempt", "on_close"):
+            setattr(out, name, getattr(self, name))
+        return cast("Out", out)
+
+    def _relaying(self) -> Callable[[AnyChunk], Awaitable[None]]:
+        """For streams without gates: within the lease, `StreamProtocol.relay` in place."""
+        emit, protocol, thread, ready = self._emit_any, self._protocol, self._thread, self._ready
+        append, max_inflight, timed = self._dispatcher.queue.append, protocol.max_inflight, self._timed
+        get_ident = threading.get_ident
 
         def out(token: AnyChunk) -> Awaitable[None]:
             """Hand one chunk over. Await the result: it returns when there is room again.
@@ -115,35 +114,73 @@ class SessionOut:
                 CutOffError: after the cutoff; the chunk was refused and counted as late.
                 UsageError: when `token` is no chunk.
             """
-            if token.__class__ is str and plain and token.isascii() and _get_ident() == thread:
-                # `StreamProtocol.relay` in place, for the one kind of chunk that is nearly all of them.
-                size = len(token)
-                produced, consumed = protocol.produced, protocol.consumed
-                if (
-                    produced - consumed < max_buffered
-                    and protocol.state is STREAMING
-                    and protocol.producer is RUNNING
-                    and protocol.buffered_bytes + size <= protocol.max_bytes
-                    and protocol.max_away_produced is None
-                    and not putters
-                ):
-                    protocol.produced = protocol.cleared = produced + 1
-                    if protocol.committed - consumed < protocol.max_inflight:
-                        protocol.committed += 1
-                    protocol.buffered_bytes += size
-                    queue.append(token)
+            if token.__class__ is str and get_ident() == thread:
+                produced = protocol.produced
+                if produced < self.lease and len(token) <= LIGHT:
+                    if produced - protocol.consumed < max_inflight:
+                        protocol.produced = protocol.cleared = protocol.committed = produced + 1
+                    else:
+                        protocol.produced = protocol.cleared = produced + 1
+                    append(token)
+                    if timed and token:
+                        protocol.content(self._now())
                     if self.consumer is not None:
                         self.wake_consumer()
                     return ready
             return emit(token)
 
-        for name in ("connected", "finish", "identify", "attempt", "on_close"):
-            setattr(out, name, getattr(self, name))
-        return cast("Out", out)
+        return out
+
+    def _judging(self) -> Callable[[AnyChunk], Awaitable[None]]:
+        """For streams with gates."""
+        emit, protocol, thread, ready = self._emit_any, self._protocol, self._thread, self._ready
+        pass_on, queue, now = self._dispatcher.pass_on, self._dispatcher.queue, self._now
+        max_speculative, get_ident, timed = protocol.max_speculative, threading.get_ident, self._timed
+
+        def out(token: AnyChunk) -> Awaitable[None]:
+            """See `_relaying`."""
+            if token.__class__ is str and get_ident() == thread:
+                produced = protocol.produced
+                if (
+                    produced < self.lease
+                    and len(token) <= LIGHT
+                    and produced - protocol.committed < max_speculative
+                ):
+                    now_ns = now()
+                    if timed and token:
+                        protocol.content(now_ns)
+                    pass_on(token, len(token) if token.isascii() else size_of(token), now_ns)
+                    if queue and self.consumer is not None:
+                        self.wake_consumer()
+                    if protocol.pending or protocol.state is not STREAMING:
+                        self._decided()
+                    return ready
+            return emit(token)
+
+        return out
+
+    def grant(self) -> None:
+        """Lease: up to which produced chunk a light one may be relayed without asking the protocol.
+
+        It rests on the counters as they are now, and on the weight that `offer()` has just taken; the consumer
+        can only better both. Whatever else makes it wrong (a decision, somebody who waits) takes it back.
+        """
+        protocol = self._protocol
+        self.lease = 0
+        if (
+            protocol.state is STREAMING
+            and protocol.producer is RUNNING
+            and protocol.max_away_produced is None
+            and not self.waiting
+        ):
+            light = (protocol.max_bytes - protocol.buffered_bytes) // (4 * LIGHT)
+            self.lease = protocol.produced + light
+            if not self._gated:
+                self.lease = min(self.lease, protocol.consumed + protocol.max_buffered)
 
     def _emit_any(self, token: AnyChunk) -> Awaitable[None]:
         """Whatever is not the plain case."""
-        if _get_ident() != self._thread:
+        if threading.get_ident() != self._thread:
             return self._from_thread(token)
         return self._emit(token, _checked_size(token))
 
@@ -175,36 +212,18 @@ class SessionOut:
             return lambda: None
         return session.on_close(callback)
 
-    async def wait_for_room(self, chunk: AnyChunk, size: int) -> None:
-        """Offer `chunk` until it is taken; first come, first served."""
-        while self._offer(chunk, size) is FULL:
-            room = self._loop.create_future()
-            self.putters.append(room)
-            self._mark_blocked()
-            try:
-                await room
-            except BaseException:
-                # Whoever was told there is room and does not use it must tell the next.
-                if room.done() and not room.cancelled():
-                    self.wake_producer()
-                raise
-            finally:
-                if room in self.putters:
-                    self.putters.remove(room)
-        self.wake_producer()
-
     def wake_consumer(self) -> None:
         """There is something to read, or EOS."""
         consumer, self.consumer = self.consumer, None
         if consumer is not None and not consumer.done():
             consumer.set_result(None)
+            self.reader_due = True
 
     def wake_producer(self) -> None:
         """There is room again, or the cutoff."""
         while self.putters:
-            room = self.putters.popleft()
-            if not room.done():
-                room.set_result(None)
+            if self.putters.popleft().tell():
+                self.emitter_due = True
                 return
 
     def wake_producers(self) -> None:
@@ -215,10 +234,13 @@ class SessionOut:
     def freed(self) -> None:
         """The consumer made room."""
         if self.putters:
-            self._protocol.producer_since_ns = self._now()
-            self._dispatcher.check_stuck(self._protocol.producer_since_ns)
+            if self._timed:
+                self._protocol.producer_since_ns = self._now()
+            if self._gated:
+                self._dispatcher.check_stuck(self._now())
             self.wake_producer()
-            self._perform()
+            if self._protocol.pending:
+                self._perform()
 
     def returned(self) -> None:
         """The producer returned: a chunk that still waits was emitted by somebody who never awaited."""
@@ -228,28 +250,65 @@ class SessionOut:
     def _emit(self, chunk: AnyChunk, size: int) -> Awaitable[None]:
         if self.unawaited is not None:
             self._overrun()
-        elif self.putters:
-            self.unawaited = _Waiting(self, chunk, size)
+        elif self.putters or self.is_full() or self.offer(chunk, size) is FULL:
+            self.lease = 0
+            self.waiting += 1
+            self.unawaited = Waiting(self, chunk, size)
             return self.unawaited
-        if self._offer(chunk, size) is FULL:
-            self.unawaited = _Waiting(self, chunk, size)
-            return self.unawaited
+        else:
+            self.grant()
+            return self._ready
+        self.offer(chunk, size)
         return self._ready
 
-    def _offer(self, chunk: AnyChunk, size: int) -> Offer:
+    def is_full(self) -> bool:
+        """True when offering a chunk would change nothing but ask again; False when in doubt."""
         protocol = self._protocol
+        return (
+            protocol.state is STREAMING
+            and protocol.producer is RUNNING
+            and protocol.max_away_produced is None
+            and not self._gated
+            and protocol.produced - protocol.committed >= protocol.max_speculative
+        )
+
+    def offer(self, chunk: AnyChunk, size: int) -> Offer:
+        """Offer one chunk to the dispatcher, and carry out what that decided.
+
+        Raises:
+            CutOffError: when the chunk was refused, or a gate cut the stream off because of it.
+        """
+        protocol = self._protocol
+        if not self._gated:
+            self._dispatcher.weigh(size)
+            if protocol.relay(size):
+                self._relayed(chunk)
+                return ACCEPTED
         now_ns = self._now()
         answer = self._dispatcher.offer(chunk, size, now_ns)
         if answer is ACCEPTED and size:
             protocol.content(now_ns)
         if self._dispatcher.queue:
             self.wake_consumer()
-        if protocol.pending:
+        if protocol.pending or answer is REFUSED or not protocol.live:
+            self._decided(refused=answer is not FULL)
+        return answer
+
+    def _decided(self, *, refused: bool = True) -> None:
+        """Something was decided about the stream when a chunk was offered."""
+        if self._protocol.pending:
             self._perform()
-        if answer is REFUSED or (answer is ACCEPTED and not protocol.live):
+        if refused and not self._protocol.live:
             # Refused, or accepted and then cut off by a gate: the emitter must not go on.
             self._refuse_emitter()
-        return answer
+
+    def _relayed(self, chunk: AnyChunk) -> None:
+        """What is left to do for a chunk about which nothing had to be decided."""
+        self._dispatcher.queue.append(chunk)
+        if self._timed and chunk:
+            self._protocol.content(self._now())
+        if self.consumer is not None:
+            self.wake_consumer()
 
     def _perform(self) -> None:
         if (session := self._session()) is not None:
@@ -269,18 +328,18 @@ class SessionOut:
         self._protocol.overrun("the producer emitted without awaiting out()", self._now())
         self._perform()
 
-    def _mark_blocked(self) -> None:
+    def mark_blocked(self) -> None:
         """While the producer waits for room it owes nothing: its silence is not idleness (G14)."""
         self._protocol.producer_since_ns = None
 
     def _from_thread(self, chunk: AnyChunk) -> Awaitable[None]:
         """From a foreign thread there is nothing to await: the loop takes the chunk if there is room."""
-        self._loop.call_soon_threadsafe(self._take_foreign, chunk, _checked_size(chunk))
+        self.loop.call_soon_threadsafe(self._take_foreign, chunk, _checked_size(chunk))
         return self._ready
 
     def _take_foreign(self, chunk: AnyChunk, size: int) -> None:
         try:
-            if self._offer(chunk, size) is FULL:
+            if self.offer(chunk, size) is FULL:
                 self._protocol.overrun(
                     "the producer emitted from a thread, and there was no room", self._now()
                 )
@@ -290,7 +349,7 @@ class SessionOut:
 
 
 def _checked_size(chunk: object) -> int:
-    if isinstance(chunk, str | bytes | Chunk):
+    if isinstance(chunk, _CHUNKS):
         return size_of(chunk)
     raise UsageError(
         f"a {type(chunk).__name__} was emitted; a chunk is a str, a streamguard_core.Chunk or bytes"

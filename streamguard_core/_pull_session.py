@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Final
 
 from streamguard_core._interrupt import current_task, running_task
 from streamguard_core._loop_session import LoopSession
-from streamguard_core._pump import close_iterator
+from streamguard_core._pump import Unread, close_iterator
 from streamguard_core._stepping import NOT_READY, Detached, Step
 from streamguard_core._winding import Winding
 from streamguard_core.chunks import AnyChunk, buffer_size
 from streamguard_core.errors import LedgerError, UsageError
 from streamguard_core.producers import Drive
-from streamguard_core.transitions import (
-    DRAINING,
-    OPEN,
-    STOPPING,
-    STREAMING,
-)
+from streamguard_core.transitions import DRAINING, ENDED, OPEN, READING, STOPPING, STREAMING
+
+_BATCHES: Final = Drive.BATCHES
 
 FAIRNESS = 4
 """Full batches in a row after which `read_ready()` lets the loop turn: a disconnect must be heard."""
@@ -37,6 +35,7 @@ class PullSession(LoopSession):
         "_parked",
         "_reading",
         "_rest",
+        "_silent_ns",
         "_source",
         "_step",
         "_streak",
@@ -55,6 +54,8 @@ class PullSession(LoopSession):
         """An `__anext__` that was not ready when the last batch was handed over."""
         self._rest: list[AnyChunk] = []
         """What is left, last first, of a list the producer handed over at once; not accepted yet."""
+        self._silent_ns = 0
+        """How long there was no content when the last chunk without any came."""
         self._streak = 0
         self._winding: Winding | None = None
 
@@ -64,14 +65,18 @@ class PullSession(LoopSession):
         """The reader's generator. Only a weak reference is kept: a dropped one must be finalised at once."""
         if self._step is not None:
             raise UsageError("`async for` was begun after read_ready(); read a stream in one way")
-        plain = self._drive is not Drive.BATCHES and not self._protocol.timed
-        generator = self._pull_plain() if plain else self._pull()
-        self._generator = weakref.ref(generator)
+        own: list[weakref.ref[AsyncGenerator[AnyChunk, None]]] = []
+        if self._drive is _BATCHES:
+            generator = self._pull_batches(own)
+        else:
+            generator = self._pull_timed(own) if self._protocol.timed else self._pull_plain(own)
+        own.append(weakref.ref(generator))
         return generator
 
-    async def _pull_plain(self) -> AsyncGenerator[AnyChunk, None]:
+    async def _pull_plain(self, own: list[Any]) -> AsyncGenerator[AnyChunk, None]:
         """The hot path: one comparison, three counters and the reader's task, per chunk."""
         self._claim_reader()
+        self._generator = own[0]
         try:
             source = await self._open_source()
             protocol, interrupt, loop, streaming = (
@@ -102,9 +107,50 @@ class PullSession(LoopSession):
         finally:
             self._stop_reading()
 
-    async def _pull(self) -> AsyncGenerator[AnyChunk, None]:
-        """The same with instants for deadlines, and for producers that hand over lists."""
+    async def _pull_timed(self, own: list[Any]) -> AsyncGenerator[AnyChunk, None]:
+        """The same with the instants that deadlines need: `_accept` and `_asked` in place for content."""
         self._claim_reader()
+        self._generator = own[0]
+        try:
+            source = await self._open_source()
+            protocol, interrupt, loop, streaming, now, stalls = (
+                self._protocol,
+                self._interrupt,
+                self._loop,
+                STREAMING,
+                self._clock.monotonic_ns,
+                self._protocol.deadlines.consumer_stall is not None,
+            )
+            async for chunk in source:
+                if chunk and protocol.state is streaming:
+                    protocol.produced = protocol.committed = protocol.produced + 1
+                    protocol.content_seen, protocol.producer_since_ns, self._silent_ns = True, None, 0
+                    if stalls:
+                        protocol.consumer_since_ns = now()
+                elif not self._accept(chunk):
+                    self._refuse(chunk)
+                    break
+                yield chunk
+                protocol.consumed += 1
+                protocol.consumer_since_ns = None
+                protocol.producer_since_ns = now() - self._silent_ns
+                if not protocol.live:
+                    break
+                interrupt.task = running_task(loop)
+            else:
+                self._source = None
+            self._pull_ended()
+        except GeneratorExit:
+            await self._reader_left()
+        except BaseException as error:
+            self._pull_raised(error)
+        finally:
+            self._stop_reading()
+
+    async def _pull_batches(self, own: list[Any]) -> AsyncGenerator[AnyChunk, None]:
+        """For producers that hand over lists."""
+        self._claim_reader()
+        self._generator = own[0]
         try:
             source = await self._open_source()
             protocol, interrupt, loop = self._protocol, self._interrupt, self._loop
@@ -143,10 +189,10 @@ class PullSession(LoopSession):
             await self._collect(ready, limit)
             self._streak = self._streak + 1 if len(ready) == limit else 0
             if not protocol.live:
-                self._pull_ended()
+                self._pull_ended(reader_is_at_end=not ready)
         except StopAsyncIteration:
             self._source = None
-            self._pull_ended()
+            self._pull_ended(reader_is_at_end=not ready)
         except BaseException as error:
             self._pull_raised(error)
         finally:
@@ -176,7 +222,7 @@ class PullSession(LoopSession):
                     continue
             if item is NOT_READY:
                 self._step = step
-                if ready:
+                if ready or not protocol.live:
                     return
                 item = await self._park(step)
             self._step = None
@@ -228,8 +274,9 @@ class PullSession(LoopSession):
                 f"session {self.stream_id} is being read; a stream has one reader at a time"
             )
         self._reading = True
-        self._interrupt.task = asyncio.current_task()
-        self._protocol.reading()
+        self._interrupt.watch(running_task(self._loop))
+        if self._protocol.consumer is not READING:
+            self._protocol.reading()
 
     async def _open_source(self) -> Any:
         """The producer's iterator, called once the OPEN record is durable; an empty one after the cutoff."""
@@ -267,9 +314,13 @@ class PullSession(LoopSession):
             protocol.first_chunk(self._clock.monotonic_ns())
         protocol.produced = protocol.committed = protocol.produced + 1
         if protocol.timed:
-            protocol.consumer_since_ns = self._clock.monotonic_ns()
-            protocol.producer_since_ns = None
-            protocol.content_seen = protocol.content_seen or bool(chunk)
+            now_ns = protocol.consumer_since_ns = self._clock.monotonic_ns()
+            since_ns, protocol.producer_since_ns = protocol.producer_since_ns, None
+            if chunk:
+                protocol.content_seen = True
+                self._silent_ns = 0
+            elif since_ns is not None:
+                self._silent_ns = now_ns - since_ns
         return True
 
     def _admit(self, chunk: AnyChunk) -> bool:
@@ -278,8 +329,12 @@ class PullSession(LoopSession):
         if protocol.state is OPEN:
             protocol.first_chunk(self._clock.monotonic_ns())
             return True
-        protocol.offer(buffer_size(chunk), self._clock.monotonic_ns())
+        self._refuse(chunk)
         return False
+
+    def _refuse(self, chunk: AnyChunk) -> None:
+        """A chunk came after the cutoff: it is late."""
+        self._protocol.offer(buffer_size(chunk), self._clock.monotonic_ns())
 
     def _asked(self, chunks: int) -> None:
         """The reader came back: what it was handed is consumed, and the producer owes the next."""
@@ -287,26 +342,32 @@ class PullSession(LoopSession):
         protocol.consumed += chunks
         if protocol.timed:
             protocol.consumer_since_ns = None
-            protocol.producer_since_ns = self._clock.monotonic_ns()
+            protocol.producer_since_ns = self._clock.monotonic_ns() - self._silent_ns
 
     def _stop_reading(self) -> None:
         """Free the reader's place; hand EOS over if the stream is at its end and the reader there to take it."""
         took_leave, self._reading = not self._reading, False
         self._generator = None
-        if not took_leave and not self._protocol.live:
+        if not took_leave and not self._protocol.live and self._protocol.consumer is not ENDED:
             self._protocol.take_eos(self._clock.monotonic_ns())
             self._perform()
 
     # -- how a pull ends -------------------------------------------------------------------------------
 
-    def _pull_ended(self) -> None:
-        """The iterator is exhausted (no source), or was left alone because of the cutoff."""
+    def _pull_ended(self, *, reader_is_at_end: bool = True) -> None:
+        """The iterator is exhausted (no source), or was left alone because of the cutoff.
+
+        A reader that has taken everything takes EOS in the same step: then nothing is left to be timed.
+        """
         self._generator = None
         self._interrupt.absorb()
         self._refuse_rest()
         if self._source is None:
             if self._winding is None:
-                self._producer_ended(None)
+                self._note_end(None)
+                if reader_is_at_end:
+                    self._protocol.take_eos(self._clock.monotonic_ns())
+                self._perform()
         else:
             self._wind()
 
@@ -318,7 +379,8 @@ class PullSession(LoopSession):
         if isinstance(error, Detached):
             return
         source, self._source, self._step = self._source, None, None
-        if isinstance(error, asyncio.CancelledError):
+        # A CancelledError that nobody asked for is an error of the producer's own.
+        if isinstance(error, asyncio.CancelledError) and (ours or _is_cancelled()):
             if not ours or outside:
                 self._apply(
                     lambda now_ns: self._protocol.disconnected(
@@ -332,7 +394,7 @@ class PullSession(LoopSession):
             return
         self._source_broke(source, error)
         unopened = source is None and isinstance(error, LedgerError | UsageError)
-        if unopened or not isinstance(error, Exception):
+        if unopened or not isinstance(error, Exception | asyncio.CancelledError):
             raise error
 
     def _source_broke(self, source: Any, error: BaseException | None) -> None:
@@ -358,7 +420,11 @@ class PullSession(LoopSession):
             self._wind()
             return
         error: BaseException | None = None
+        step, self._step = self._step, None
         try:
+            if step is not None:
+                with contextlib.suppress(StopAsyncIteration, asyncio.CancelledError):
+                    await step.cancel(asyncio.CancelledError())
             await close_iterator(source)
         except BaseException as raised:
             error = raised
@@ -377,10 +443,25 @@ class PullSession(LoopSession):
             self._winding.stop()
         elif self._parked or self._inside():
             self._interrupt_reader()
+        elif self._stepping():
+            pass  # The producer cut its own stream off; the reader that stepped it winds it down.
         elif self._source is not None:
             self._wind()
         elif not self._reading:
+            self._close_unread()
+
+    def _close_unread(self) -> None:
+        """The producer was never asked; one that was opened before it was given wants to be closed."""
+        if self._drive in (Drive.ASYNC, Drive.SYNC) and self._loop is not None:
+            self._source = Unread(self._producer)
+            self._wind()
+        else:
             self._producer_ended(None)
+
+    def _stepping(self) -> bool:
+        """True while `read_ready()` runs the producer's iterator, in the task that runs now."""
+        in_step = self._reading and self._generator is None
+        return in_step and self._interrupt.task is current_task()
 
     def _inside(self) -> bool:
         """True while the reader's generator runs or waits, which is inside the producer's iterator."""
@@ -396,8 +477,12 @@ class PullSession(LoopSession):
             self._interrupt.send()
 
     def _interrupt_if_inside(self) -> None:
-        if (self._parked or self._inside()) and self._protocol.producer is STOPPING:
+        if self._protocol.producer is not STOPPING:
+            return
+        if self._parked or self._inside():
             self._interrupt.send()
+        elif self._source is not None and not self._stepping():
+            self._wind()
 
     def _wind(self) -> None:
         """Close the iterator from a task of its own; under a drain, read it on first."""
@@ -408,9 +493,15 @@ class PullSession(LoopSession):
 
     def _given_up(self) -> None:
         """The close deadline passed while `read_ready()` is parked inside a deaf iterator: free the reader."""
-        if self._parked and self._step is not None:
+        if self._step is not None and (self._parked or self._inside()):
             self._step.detached = True
             self._interrupt.send()
+
+
+def _is_cancelled() -> bool:
+    """True while somebody wants the running task to end."""
+    task = current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Empty:

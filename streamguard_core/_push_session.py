@@ -8,22 +8,26 @@ from collections.abc import AsyncGenerator
 from itertools import islice
 from typing import Any
 
-from streamguard_core._base import SessionBase
+from streamguard_core._base import SessionBase, describe
+from streamguard_core._interrupt import running_task
 from streamguard_core._out import SessionOut
-from streamguard_core._pull_session import PullSession
+from streamguard_core._batch_session import BatchSession
 from streamguard_core._pump import Pump
 from streamguard_core._thread_pump import ThreadPump
+from streamguard_core._waiting import turn
+from streamguard_core.causes import Cause
 from streamguard_core.chunks import AnyChunk, size_of
 from streamguard_core.dispatcher import Dispatcher
 from streamguard_core.errors import UsageError
 from streamguard_core.producers import Drive
-from streamguard_core.transitions import RUNNING, STREAMING
+from streamguard_core.statistics import Statistics
+from streamguard_core.transitions import READING, RUNNING, STREAMING
 
 
-class PushSession(PullSession):
+class PushSession(BatchSession):
     """The push path: a pump runs the producer, the dispatcher moves chunks, the reader waits on one future."""
 
-    __slots__ = ("_dispatcher", "_handed", "_out", "_place", "_pump")
+    __slots__ = ("_dispatcher", "_handed", "_out", "_place", "_pump", "_turning")
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -32,8 +36,10 @@ class PushSession(PullSession):
         self._pump: Pump | ThreadPump | None = None
         self._place: object | None = None
         """Identifies the reader; a new one takes the place of one that is not waiting."""
-        self._handed: list[AnyChunk] = []
-        """What `read_ready()` handed over last; consumed when it is called again."""
+        self._handed = 0
+        """How many chunks `read_ready()` handed over last; consumed when it is called again."""
+        self._turning = False
+        """The reader lets the loop turn once, instead of waiting on a future."""
 
     def _start_pump(self) -> None:
         """Start the producer in its own task or thread."""
@@ -54,9 +60,13 @@ class PushSession(PullSession):
             if isinstance(alive := session(), PushSession):
                 alive._pump_ended(error)
 
-        opened = self._wait_open() if self._opening is not None else None
+        def broke(error: Exception) -> None:
+            if isinstance(alive := session(), PushSession):
+                alive.terminate(Cause.INTERNAL_ERROR, describe(error))
+
+        opened = self._wait_open if self._opening is not None else None
         if self._drive is Drive.SYNC:
-            thread = ThreadPump(self._out, ended, self._protocol.max_speculative)
+            thread = ThreadPump(self._out, ended, broke, self._protocol.max_speculative)
             self._pump = thread
             thread.start(self._producer, opened)
         else:
@@ -66,78 +76,104 @@ class PushSession(PullSession):
 
     def _pump_ended(self, error: BaseException | None) -> None:
         """The producer ended: what gates still hold is decided first, then the end."""
+        if isinstance(error, asyncio.CancelledError) and self._pump_was_cancelled():
+            self.terminate(Cause.SHUTDOWN, "the producer's task was cancelled, as by a loop that ends")
         if error is None and self._dispatcher is not None and self._protocol.live:
             self._dispatcher.finished(self._clock.monotonic_ns())
         self._producer_ended(error)
         if self._out is not None:
             self._out.wake_consumer()
 
+    def _pump_was_cancelled(self) -> bool:
+        """True when somebody else than this session cancelled the producer's task."""
+        task = self._pump.task if isinstance(self._pump, Pump) else None
+        return self._protocol.live and task is not None and task.cancelling() > 0
+
     # -- async for -------------------------------------------------------------------------------------
 
     async def _iterate_push(self) -> AsyncGenerator[AnyChunk, None]:
         place = self._take_place()
         protocol, dispatcher, out = self._protocol, self._dispatcher, self._out
-        timed, now = protocol.timed, self._clock.monotonic_ns
+        timed, now, gated = protocol.timed, self._clock.monotonic_ns, bool(self._gates)
         assert dispatcher is not None
         assert out is not None
-        queue, putters, plain = dispatcher.queue, out.putters, not self._gates
+        queue, putters, take = dispatcher.queue, out.putters, dispatcher.queue.popleft
         try:
             while True:
                 while queue:
                     if timed:
                         protocol.consumer_since_ns = now()
-                    chunk = queue[0]
-                    yield chunk
+                    yield queue[0]
                     # Asking for more says that the transport took this one over.
                     if self._place is not place:
                         raise self._superseded()
-                    queue.popleft()
-                    protocol.consumer_since_ns = None
-                    size = (
-                        len(chunk) if chunk.__class__ is str and chunk.isascii() else size_of(chunk)
-                    )
-                    if plain and protocol.state is STREAMING and protocol.producer is RUNNING:
-                        # `StreamProtocol.release` in place.
-                        protocol.consumed += 1
-                        protocol.buffered_bytes -= size
-                        if protocol.committed < protocol.cleared:
+                    chunk = take()
+                    if timed:
+                        protocol.consumer_since_ns = None
+                    if gated:
+                        protocol.buffered_bytes -= size_of(chunk)
+                    # `StreamProtocol.release` in place; where there is more to decide, it is asked.
+                    protocol.consumed += 1
+                    if protocol.committed < protocol.cleared:
+                        if gated or protocol.state is not STREAMING or protocol.producer is not RUNNING:
+                            self._commit_next()
+                        else:
                             protocol.committed += 1
-                    else:
-                        dispatcher.taken(size, now())
                     if putters:
                         out.freed()
-                    if protocol.pending:
-                        self._perform()
                 if not protocol.live:
                     break
                 await self._park_push()
+                if self._place is not place:
+                    raise self._superseded()
             self._hand_eos()
         except GeneratorExit:
             if self._place is place:
                 self._push_reader_left("the reader closed its iterator")
         except asyncio.CancelledError:
-            self._push_reader_left("the reader's task was cancelled")
+            if self._place is place:
+                self._push_reader_left("the reader's task was cancelled")
             raise
 
     async def _park_push(self) -> None:
-        """Wait on one future for a chunk or the cutoff; both wake it in the same step (G7)."""
-        assert self._out is not None
-        assert self._loop is not None
-        self._out.consumer = self._loop.create_future()
-        self._interrupt.task = asyncio.current_task()
-        await self._out.consumer
+        """Wait on one future for a chunk or the cutoff; both wake it in the same step (G7).
+
+        An emitter that was just woken runs in this turn of the loop: then the turn is all that is waited for.
+        """
+        out, loop = self._out, self._loop
+        assert out is not None
+        assert loop is not None
+        self._interrupt.task = running_task(loop)
+        if out.emitter_due:
+            out.emitter_due, out.reader_due, self._turning = False, True, True
+            try:
+                await turn()
+            finally:
+                self._turning = False
+        else:
+            out.consumer = loop.create_future()
+            await out.consumer
+        out.reader_due = False
+
+    def _commit_next(self) -> None:
+        assert self._dispatcher is not None
+        self._dispatcher.advance(self._clock.monotonic_ns())
+        if self._protocol.pending:
+            self._perform()
 
     def _take_place(self) -> object:
         """Become the reader; one that is not waiting at this moment is superseded (it left, or is told so)."""
         self.start()
         out = self._out
-        if out is not None and out.consumer is not None and not out.consumer.done():
+        parked = out is not None and out.consumer is not None and not out.consumer.done()
+        if parked or self._turning:
             raise UsageError(
                 f"session {self.stream_id} is being read; a stream has one reader at a time"
             )
         self._place = object()
-        self._interrupt.task = asyncio.current_task()
-        self._protocol.reading()
+        self._interrupt.task = running_task(self._loop)
+        if self._protocol.consumer is not READING:
+            self._protocol.reading()
         return self._place
 
     def _superseded(self) -> UsageError:
@@ -158,7 +194,7 @@ class PushSession(PullSession):
 
     async def _read_ready_push(self, limit: int) -> list[AnyChunk]:
         """Everything committed and ready, at least one chunk; empty at EOS."""
-        self._take_place()
+        place = self._take_place()
         protocol, dispatcher = self._protocol, self._dispatcher
         assert dispatcher is not None
         queue = dispatcher.queue
@@ -166,31 +202,52 @@ class PushSession(PullSession):
             self._acknowledge(dispatcher)
             while not queue and protocol.live:
                 await self._park_push()
+                if self._place is not place:
+                    raise self._superseded()
         except asyncio.CancelledError:
-            self._push_reader_left("the reader's task was cancelled")
+            if self._place is place:
+                self._push_reader_left("the reader's task was cancelled")
             raise
-        self._handed = list(islice(queue, min(limit, protocol.committed - protocol.consumed)))
-        if not self._handed:
+        batch = list(islice(queue, min(limit, protocol.committed - protocol.consumed)))
+        self._handed = len(batch)
+        if not batch:
             self._hand_eos()
         elif protocol.timed:
             protocol.consumer_since_ns = self._clock.monotonic_ns()
-        return list(self._handed)
+        return batch
 
     def _acknowledge(self, dispatcher: Dispatcher) -> None:
         """The reader came back: what it was handed is consumed, and there is room."""
-        handed, self._handed = self._handed, []
+        handed, self._handed = self._handed, 0
         if not handed:
             return
-        now_ns = self._clock.monotonic_ns()
         self._protocol.consumer_since_ns = None
-        for chunk in handed:
-            dispatcher.queue.popleft()
-            dispatcher.taken(size_of(chunk), now_ns)
+        dispatcher.took(handed, self._clock.monotonic_ns())
         if self._out is not None and self._out.putters:
             self._out.freed()
-        self._perform()
+        if self._protocol.pending:
+            self._perform()
+
+    async def _iterate_push_batches(self, limit: int) -> AsyncGenerator[list[AnyChunk], None]:
+        try:
+            while batch := await self._read_ready_push(limit):
+                yield batch
+        except GeneratorExit:
+            self._push_reader_left("the reader closed its iterator")
 
     # -- endings ---------------------------------------------------------------------------------------
+
+    def statistics(self) -> Statistics:
+        """A frozen snapshot of the counters and states."""
+        if self._dispatcher is not None:
+            self._protocol.buffered_bytes = self._dispatcher.buffered_bytes()
+        return super().statistics()
+
+    def _perform(self) -> None:
+        if self._out is not None:
+            # Something was decided: before anything else happens, chunks are for the protocol to judge again.
+            self._out.lease = 0
+        super()._perform()
 
     def _stop_producer(self) -> None:
         if self._pump is not None:

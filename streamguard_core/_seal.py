@@ -8,10 +8,10 @@ from typing import Final
 import msgspec
 
 from streamguard_core.accounting import UNKNOWN, Count, CountSource
-from streamguard_core.causes import Cause
+from streamguard_core._lifecycle import COMPLETED
 from streamguard_core.protocol import StreamProtocol
 from streamguard_core.receipt import Attempt, CloseState, Instants, Receipt
-from streamguard_core.transitions import ConsumerState, ProducerState
+from streamguard_core.transitions import ENDED, FAILED, FINISHED, ProducerState
 
 
 class Description(msgspec.Struct, kw_only=True):
@@ -50,7 +50,7 @@ def build_receipt(protocol: StreamProtocol, about: Description, sealed_us: int) 
         waste=_waste(protocol, output),
         prevented=_prevented(protocol, about.max_tokens, output),
         close=_CLOSE[protocol.producer],
-        eos_delivered=protocol.consumer is ConsumerState.ENDED,
+        eos_delivered=protocol.consumer is ENDED,
         instants=_instants(protocol),
         opened_us=about.opened_us,
         sealed_us=sealed_us,
@@ -88,7 +88,7 @@ def _output(protocol: StreamProtocol) -> Count:
     if reported.known:
         return reported
     seen = protocol.produced + protocol.late
-    return Count(seen, 0, None, CountSource.CHUNKS) if seen else UNKNOWN
+    return Count(seen, 0, None, _CHUNKS) if seen else UNKNOWN
 
 
 def _waste(protocol: StreamProtocol, output: Count) -> Count:
@@ -97,26 +97,27 @@ def _waste(protocol: StreamProtocol, output: Count) -> Count:
     if (
         undelivered == 0
         and protocol.signal is not None
-        and protocol.signal.cause is Cause.COMPLETED
+        and protocol.signal.cause is COMPLETED
     ):
         return _NOTHING
     upper = None if output.upper is None else max(output.upper, undelivered)
-    return Count(undelivered, 0, upper, CountSource.CHUNKS)
+    return Count(undelivered, 0, upper, _CHUNKS)
 
 
 def _prevented(protocol: StreamProtocol, max_tokens: int | None, output: Count) -> Count:
     """Never generated because we cut: zero where nothing was prevented, else at most what the cap left."""
-    by_itself = protocol.producer in (ProducerState.FINISHED, ProducerState.FAILED)
+    by_itself = protocol.producer is FINISHED or protocol.producer is FAILED
     drained = protocol.policy_applied.startswith(("drain", "tail"))
     if by_itself or drained or protocol.finish is not None:
         return _NOTHING
     if max_tokens is None:
         return UNKNOWN
     generated = output.value or 0
-    return Count(None, 0, max(max_tokens - generated, 0), CountSource.CHUNKS)
+    return Count(None, 0, max(max_tokens - generated, 0), _CHUNKS)
 
 
-_NOTHING: Final = Count.exact(0, CountSource.CHUNKS)
+_CHUNKS: Final = CountSource.CHUNKS
+_NOTHING: Final = Count.exact(0, _CHUNKS)
 
 _CLOSE: Final = {
     ProducerState.FINISHED: CloseState.ENDED,

@@ -24,9 +24,15 @@ class Step:
 
     def __init__(self, awaitable: Any, future: Any = None) -> None:
         # An async generator's step and a coroutine have `send` themselves.
-        self._coroutine = awaitable if hasattr(awaitable, "send") else awaitable.__await__()
+        done = awaitable is None or hasattr(awaitable, "send")
+        self._coroutine = awaitable if done else awaitable.__await__()
         self._future: Any = future
         self.detached = False
+
+    def hold(self, coroutine: Any, future: Any) -> None:
+        """Stand for the next `__anext__`, which was begun and waits for `future`."""
+        self._coroutine = coroutine
+        self._future = future
 
     def advance(self) -> Any:
         """Run until the iterator has a chunk, which is returned, or has to wait: NOT_READY."""

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from streamguard_core._out import SessionOut
+from streamguard_core._pump import Opened, Unread
 from streamguard_core.chunks import AnyChunk
-from streamguard_core.errors import CutOffError
+from streamguard_core.errors import CutOffError, UsageError
 
 
 class ThreadPump:
@@ -24,6 +25,8 @@ class ThreadPump:
 
     __slots__ = (
         "_blocked",
+        "_broke",
+        "_closing",
         "_emit",
         "_ended",
         "_loop",
@@ -32,15 +35,21 @@ class ThreadPump:
         "_starting",
         "_stopped",
         "_transit",
+        "_unread",
         "_waking",
     )
 
     def __init__(
-        self, out: SessionOut, ended: Callable[[BaseException | None], None], transit_limit: int
+        self,
+        out: SessionOut,
+        ended: Callable[[BaseException | None], None],
+        broke: Callable[[Exception], None],
+        transit_limit: int,
     ) -> None:
         self._out = out
         self._emit = out.function()
         self._ended = ended
+        self._broke = broke
         self._loop = asyncio.get_running_loop()
         self._permits = threading.Semaphore(transit_limit)
         self._transit: deque[AnyChunk] = deque()
@@ -50,9 +59,11 @@ class ThreadPump:
         self._blocked: asyncio.Task[None] | None = None
         """Waits for room with the oldest chunk in transit; nothing may overtake it."""
         self._starting: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
 
-    def start(self, iterable: Any, opened: Awaitable[None] | None) -> None:
+    def start(self, iterable: Any, opened: Opened | None) -> None:
         """Begin to produce, once the OPEN record is durable."""
+        self._unread = Unread(iterable)
         self._starting = self._loop.create_task(self._begin(iterable, opened))
 
     def stop(self) -> None:
@@ -60,14 +71,15 @@ class ThreadPump:
         self._stopped = True
         self._permits.release()
         if self._starting is not None:
-            # The thread was never started: nothing was called, nothing is to be closed.
+            # The thread was never started: nothing was called, but something may have been opened.
             self._starting.cancel()
-            self._ended(None)
+            self._starting = None
+            self._closing = self._loop.create_task(self._close_unread())
 
-    async def _begin(self, iterable: Any, opened: Awaitable[None] | None) -> None:
+    async def _begin(self, iterable: Any, opened: Opened | None) -> None:
         if opened is not None:
             try:
-                await opened
+                await opened()
             except Exception as error:
                 self._starting = None
                 self._ended(error)
@@ -80,6 +92,14 @@ class ThreadPump:
             name="streamguard-producer",
             daemon=True,
         ).start()
+
+    async def _close_unread(self) -> None:
+        error: BaseException | None = None
+        try:
+            await self._unread.aclose()
+        except BaseException as raised:
+            error = raised
+        self._ended(error)
 
     def _produce(self, iterable: Any) -> None:
         """The thread: ask for room, ask the iterator, hand over."""
@@ -128,6 +148,8 @@ class ThreadPump:
                 self._emit(self._transit.popleft())
             except CutOffError:
                 pass  # Counted as late.
+            except UsageError as error:
+                self._broke(error)
             waiting = self._out.unawaited
             if waiting is not None:
                 self._blocked = self._loop.create_task(self._wait(waiting))

@@ -51,7 +51,6 @@ def clock_of(loop: AbstractEventLoop) -> Clock:
 
 
 def _tells_system_time(loop: AbstractEventLoop) -> bool:
-    time_of = getattr(loop.time, "__func__", None)
-    if time_of is None and type(loop).__module__ == "uvloop":
+    if type(loop).__module__ == "uvloop":
         return True  # Compiled; the same clock, read once per turn of the loop.
-    return time_of is BaseEventLoop.time
+    return getattr(loop.time, "__func__", None) is BaseEventLoop.time

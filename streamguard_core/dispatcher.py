@@ -9,6 +9,7 @@ from streamguard_core.causes import Cause
 from streamguard_core.chunks import AnyChunk, size_of, text_of
 from streamguard_core.gates import CUT, DEFAULT_LOOKBACK, HOLD, PASS, Gate, Verdict
 from streamguard_core.protocol import ACCEPTED, FULL, Offer, StreamProtocol
+from streamguard_core.transitions import STREAMING
 
 
 class Dispatcher:
@@ -19,13 +20,14 @@ class Dispatcher:
     committed: `queue` has both, the speculative ones last, and the counters say where they begin.
     """
 
-    __slots__ = ("_gates", "_lookback", "_passed", "_text", "held", "protocol", "queue")
+    __slots__ = ("_decides", "_gates", "_lookback", "_passed", "_text", "held", "protocol", "queue")
 
     def __init__(self, protocol: StreamProtocol, gates: tuple[Gate, ...] = ()) -> None:
         self.protocol = protocol
         self.queue: deque[AnyChunk] = deque()
         self.held: deque[AnyChunk] = deque()
         self._gates = gates
+        self._decides = tuple(enumerate(gate.decide for gate in gates))
         self._passed = [0] * len(gates)
         """For each gate, up to which chunk it has let everything pass."""
         self._text = ""
@@ -37,17 +39,22 @@ class Dispatcher:
         answer = protocol.offer(size, at_ns)
         if answer is ACCEPTED:
             if self._gates:
-                self.held.append(chunk)
-                self._judge(chunk, at_ns)
+                self._judge(chunk, size, at_ns)
             else:
                 self.queue.append(chunk)
                 protocol.clear(protocol.produced)
-            self.advance(at_ns)
+                self.advance(at_ns)
         elif answer is FULL:
             self._cut_when_stuck(at_ns)
             if not protocol.live:
                 return protocol.offer(size, at_ns)
         return answer
+
+    def pass_on(self, chunk: AnyChunk, size: int, at_ns: int) -> None:
+        """`offer`, for streams with gates, where nothing but the gates has to be asked: `StreamProtocol` in place."""
+        self.protocol.produced += 1
+        self.protocol.buffered_bytes += size
+        self._judge(chunk, size, at_ns)
 
     def advance(self, at_ns: int) -> int:
         """Commit what is cleared and fits; returns how many chunks were committed."""
@@ -57,10 +64,31 @@ class Dispatcher:
                 self.queue.append(self.held.popleft())
         return moved
 
+    def weigh(self, size: int) -> None:
+        """Without gates bytes are not counted chunk by chunk: tell the protocol, before it judges `size` more.
+
+        Four times the characters are enough to know where they are far from the bound.
+        """
+        protocol = self.protocol
+        protocol.buffered_bytes = 4 * sum(map(len, self.queue))
+        if protocol.buffered_bytes + size > protocol.max_bytes:
+            protocol.buffered_bytes = self.buffered_bytes()
+
+    def buffered_bytes(self) -> int:
+        """The bytes in both buffers."""
+        return sum(map(size_of, self.queue)) + sum(map(size_of, self.held))
+
     def taken(self, size: int, at_ns: int) -> int:
         """The consumer took a chunk of `size` bytes over; returns how many chunks its room let be committed."""
         self.protocol.consume(1, size)
         return self.advance(at_ns)
+
+    def took(self, chunks: int, at_ns: int) -> None:
+        """The consumer took over the first `chunks` chunks of the queue, which are removed."""
+        taken = [self.queue.popleft() for _ in range(chunks)]
+        # Without gates bytes are weighed when they are asked for.
+        self.protocol.consume(chunks, sum(map(size_of, taken)) if self._gates else 0)
+        self.advance(at_ns)
 
     def finished(self, at_ns: int) -> None:
         """The producer ended: ask the gates about what they still hold, and commit what may go."""
@@ -87,16 +115,42 @@ class Dispatcher:
         """A producer waits for room: cut off if no room can ever come."""
         self._cut_when_stuck(at_ns)
 
-    def _judge(self, chunk: AnyChunk, at_ns: int) -> None:
-        for index, gate in enumerate(self._gates):
-            self._note(index, _ask(gate.decide, self._text, chunk), at_ns)
-            if not self.protocol.live:
+    def _judge(self, chunk: AnyChunk, size: int, at_ns: int) -> None:
+        """Ask the gates about a chunk that was counted as produced, and commit what may go."""
+        protocol, text, passed = self.protocol, self._text, self._passed
+        for index, decide in self._decides:
+            try:
+                verdict = decide(text, chunk)
+            except Exception as error:
+                verdict = _failed(error)
+            if verdict is PASS:
+                passed[index] = protocol.produced
+            elif verdict is not HOLD:
+                self._note(index, verdict, at_ns)
+            if protocol.state is not STREAMING:
+                # Cut off, by this verdict or by what the gate did: the chunk is discarded.
+                protocol.discard(size)
                 return
-        self.protocol.clear(min(self._passed))
-        self._text += text_of(chunk)
-        if self._lookback is not None and len(self._text) > 2 * self._lookback:
+        cleared = min(passed)
+        if (
+            cleared == protocol.produced
+            and not self.held
+            and protocol.committed - protocol.consumed < protocol.max_inflight
+        ):
+            # `clear` and `commit` in place: nothing was held, and there is room.
+            protocol.cleared = protocol.committed = cleared
+            self.queue.append(chunk)
+        else:
+            self.held.append(chunk)
+            protocol.clear(cleared)
+            self.advance(at_ns)
+        # Nobody else may hold the text while it grows: then it grows in place.
+        self._text = ""
+        text += text_of(chunk)
+        if self._lookback is not None and len(text) > 2 * self._lookback:
             # Cut in halves so that the copying is paid once per `lookback` characters.
-            self._text = self._text[-self._lookback :]
+            text = text[-self._lookback :]
+        self._text = text
 
     def _note(self, index: int, verdict: Verdict | object, at_ns: int) -> None:
         if isinstance(verdict, CUT):
@@ -132,9 +186,13 @@ def _finish(gate: Gate, text: str) -> Verdict:
 
 
 def _ask(question: Callable[..., Verdict], *arguments: object) -> Verdict:
-    """A gate that raises cuts: it fails closed, and its failure is not the producer's (G14)."""
     try:
         return question(*arguments)
     except Exception as error:
-        # The type alone: the message might quote the text the gate was looking at.
-        return CUT(Cause.INTERNAL_ERROR, f"a gate raised {type(error).__name__}")
+        return _failed(error)
+
+
+def _failed(error: Exception) -> CUT:
+    """A gate that raises cuts: it fails closed, and its failure is not the producer's (G14)."""
+    # The type alone: the message might quote the text the gate was looking at.
+    return CUT(Cause.INTERNAL_ERROR, f"a gate raised {type(error).__name__}")

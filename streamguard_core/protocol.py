@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Final
 
 from streamguard_core import transitions as table
-from streamguard_core._lifecycle import Action, Lifecycle
+from streamguard_core._lifecycle import ARM, COMPLETED, Action, Lifecycle
 from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause, shorten
 from streamguard_core.errors import UsageError
@@ -298,7 +298,7 @@ class StreamProtocol(Lifecycle):
         """Completion: the producer has finished and every chunk is committed."""
         if self.live and self.committed == self.produced:
             self.client_left_early = self.consumer is AWAY
-            self.terminate(Cause.COMPLETED, "", at_ns)
+            self.terminate(COMPLETED, "", at_ns)
 
     def _producer_ended(self, event: Event, at_ns: int) -> None:
         """A running producer ended; one that was told to has confirmed its end."""
@@ -338,4 +338,4 @@ class StreamProtocol(Lifecycle):
         self.until_ns = at_ns + to_ns(self.policy.seconds)
         if self.policy.max_tokens is not None:
             self.max_away_produced = self.produced + self.policy.max_tokens
-        self._act(Action.ARM)
+        self._act(ARM)

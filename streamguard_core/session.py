@@ -91,6 +91,21 @@ class StreamSession(PushSession):
             self._observers.notify(Flushed(self.statistics(), len(batch)))
         return batch
 
+    def batches(self, limit: int = 16) -> AsyncGenerator[list[AnyChunk], None]:
+        """The stream as batches of what is committed and ready together; the end of the iteration is EOS.
+
+        What `read_ready()` returns one by one, for a reader that takes the whole stream: asking for the next
+        batch says that the previous one was sent. Close it (`aclose()`) when leaving early.
+
+        Raises:
+            UsageError: when `limit` is less than 1; when somebody else is reading.
+        """
+        if limit < 1:
+            raise UsageError(f"batches(limit={limit}) was called; a batch has at least 1 chunk")
+        self.start()
+        pull = self._pump is None
+        return self._iterate_batches(limit) if pull else self._iterate_push_batches(limit)
+
     async def receipt(self) -> Receipt:
         """Wait for the seal and for the ledger; returns the receipt.
 
@@ -112,7 +127,9 @@ class StreamSession(PushSession):
 
     def _launch(self) -> None:
         """Start the pump where something looks ahead, reads on after the reader, or pushes."""
-        if self._protocol.live and not self._pulls():
+        if not self._protocol.live:
+            self._close_unread()
+        elif not self._pulls():
             self._start_pump()
 
     def _pulls(self) -> bool:

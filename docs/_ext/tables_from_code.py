@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 Cell: TypeAlias = str | nodes.Node
+_SHORT = 80
 
 
 def _node(cell: Cell) -> nodes.Node:
@@ -31,19 +32,27 @@ def _table(head: Sequence[Cell], rows: Iterable[Sequence[Cell]]) -> nodes.table:
     """A table of cells; text in a cell is code, prose is passed as a node."""
     group = nodes.tgroup(cols=len(head))
     for _ in head:
-        group += nodes.colspec(colwidth=1)
+        group += nodes.colspec(colwidth=20)
     group += nodes.thead("", _row(head))
     group += nodes.tbody("", *(_row(row) for row in rows))
-    return nodes.table("", group)
+    return nodes.table("", group, classes=["colwidths-auto"])
 
 
-def _prose(text: str) -> nodes.Text:
-    return nodes.Text(text)
+def _prose(text: str) -> nodes.Node:
+    return nodes.inline("", text)
 
 
 def _first_paragraph(item: object) -> str:
     doc = inspect.getdoc(item) or ""
     return " ".join(doc.split("\n\n")[0].split()).replace("`", "")
+
+
+def _described(item: object) -> str:
+    """Return what a public name is: its own words, or its value if that is short."""
+    if inspect.isclass(item) or inspect.isroutine(item) or inspect.ismodule(item):
+        return _first_paragraph(item)
+    value = str(item)
+    return f"= {value}" if len(value) < _SHORT else f"a {type(item).__name__}"
 
 
 class Transitions(SphinxDirective):
@@ -88,11 +97,7 @@ class PublicNames(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """List what the package calls public."""
         package = importlib.import_module(self.arguments[0])
-        rows: list[list[Cell]] = []
-        for name in package.__all__:
-            item = getattr(package, name)
-            described = inspect.isclass(item) or inspect.isroutine(item) or inspect.ismodule(item)
-            rows.append([name, _prose(_first_paragraph(item) if described else f"= {item!s}")])
+        rows = [[name, _prose(_described(getattr(package, name)))] for name in package.__all__]
         return [_table([_prose("name"), _prose("what it is")], rows)]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from streamguard_asgi._starlette import Message, Send
 from streamguard_asgi.formats import End, Format
 from streamguard_asgi.shielding import cause_of
-from streamguard_core import Cause, LedgerError, StreamSession
+from streamguard_core import AnyChunk, Cause, LedgerError, StreamSession
 
 _EARLY: Final = 0.001
 """How early a timer may come and still count as on time, in seconds."""
@@ -95,7 +96,7 @@ class Delivery:
         if threading.get_ident() != self._thread:
             self._loop.call_soon_threadsafe(self.disconnected, detail)
             return
-        if self.away or self.complete:
+        if self.away:
             return
         self.away = True
         self._session.disconnected(detail)
@@ -121,11 +122,12 @@ class Delivery:
         session = self._session
         self._task = asyncio.current_task()
         undo = session.on_close(self._cut_off)
+        batches = session.batches()
         try:
             await self._open()
             if not self.away:
                 await self._send_head(status, headers)
-                await self._send_chunks()
+                await self._send_chunks(batches)
                 await self._send_end()
         except OSError:
             # ASGI 2.4: a send to a reader that has left may raise.
@@ -142,6 +144,8 @@ class Delivery:
             undo()
             self._task = None
             self._stop_timer()
+            # Only now, when it is said why: a reader that closes its iterator has left.
+            await batches.aclose()
 
     async def _open(self) -> None:
         """Wait for the OPEN record: nothing is promised to the reader before."""
@@ -157,10 +161,9 @@ class Delivery:
         await self._sent({"type": "http.response.start", "status": status, "headers": headers})
         self._arm()
 
-    async def _send_chunks(self) -> None:
-        read, send, encode = self._session.read_ready, self._send, self._form.encode
-        phase = self._phase
-        while batch := await read():
+    async def _send_chunks(self, batches: AsyncIterator[list[AnyChunk]]) -> None:
+        send, encode, phase = self._send, self._form.encode, self._phase
+        async for batch in batches:
             if self.away:
                 return
             if body := encode(batch):

@@ -65,11 +65,11 @@ class Events:
 
     def __init__(self, first_id: int | None = None) -> None:
         self._offset = first_id or 0
-        self._numbered = first_id is not None
+        # Called per batch: without ids there is nothing to do but to encode.
+        self.encode = sse.encode_batch if first_id is None else self._encode_numbered
 
-    def encode(self, batch: Sequence[AnyChunk]) -> bytes:
-        """See `Format`."""
-        return b"".join(map(self._number, batch)) if self._numbered else sse.encode_batch(batch)
+    def _encode_numbered(self, batch: Sequence[AnyChunk]) -> bytes:
+        return b"".join(map(self._number, batch))
 
     def end(self, end: End) -> bytes:
         """The event `eos`."""

@@ -41,6 +41,12 @@ def data_lines(text: str) -> str:
 
 def encode_batch(batch: Sequence[AnyChunk]) -> bytes:
     """Return the events of a whole batch, to be sent at once. Empty chunks have none."""
+    if len(batch) == 1:
+        # Where chunks come one at a time this is all there is to do, for every chunk.
+        chunk = batch[0]
+        if chunk.__class__ is str and chunk and "\n" not in chunk and "\r" not in chunk:
+            frame = f"data: {chunk}\n\n"
+            return frame.encode() if frame.isascii() else to_bytes(frame)
     frames = []
     for chunk in batch:
         if chunk.__class__ is not str:

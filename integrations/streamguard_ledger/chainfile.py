@@ -154,9 +154,13 @@ class ChainFile:
 
     def close(self) -> None:
         """Let go of the file, then of the lock; what is written stays, whatever happens here."""
+        self.abandon()
+        self.lock.release()
+
+    def abandon(self) -> None:
+        """Let go of the file alone: as long as the lock is held, nobody recovers its streams."""
         with suppress(sqlite3.Error):
             self._connection.close()
-        self.lock.release()
 
     def _begin(self, folder: Folder) -> None:
         with self.batch():

@@ -79,6 +79,11 @@ class Scribe:
             file.close()
         self._locks.clear()
 
+    def abandon(self) -> None:
+        """Let go of every file as it is, after a failure; the streams are still this process's."""
+        for file in filter(None, [self._file, *self._failed]):
+            file.abandon()
+
     def _create(self) -> ChainFile:
         try:
             file = ChainFile.create(self._folder)

@@ -70,6 +70,7 @@ class Writer:
                 scribe.close()
         except BaseException:
             self._fail_all()
+            scribe.abandon()
             raise
 
     def _start(self, folder: Folder, recovers: bool) -> Scribe:

@@ -113,6 +113,26 @@ async def read_batches(run: Run) -> None:
     run.eos += 1
 
 
+async def read_stream_of_batches(run: Run) -> None:
+    """Read to EOS by `batches()`, now and then busy in between."""
+    assert run.session is not None
+    async for batch in run.session.batches(3):
+        run.delivered.extend(map(str, batch))
+        await asyncio.sleep(0)
+    run.eos += 1
+
+
+async def leave_batches(run: Run) -> None:
+    """Leave `batches()` after the first two chunks or more."""
+    assert run.session is not None
+    batches = run.session.batches(3)
+    async for batch in batches:
+        run.delivered.extend(map(str, batch))
+        if len(run.delivered) >= 2:
+            break
+    await batches.aclose()
+
+
 async def read_two(run: Run) -> None:
     """Leave after two chunks, closing the iterator."""
     assert run.session is not None
@@ -133,7 +153,13 @@ PRODUCERS: dict[str, Callable[[Run], object]] = {
     "push": lambda run: PushProducer(run, deaf=False),
     "push-deaf": lambda run: PushProducer(run, deaf=True),
 }
-READERS: dict[str, Reader] = {"all": read_all, "batches": read_batches, "leaves": read_two}
+READERS: dict[str, Reader] = {
+    "all": read_all,
+    "batches": read_batches,
+    "leaves": read_two,
+    "batches-all": read_stream_of_batches,
+    "batches-leaves": leave_batches,
+}
 SIGNALS: dict[str, tuple[Cause, Signal]] = {
     "cancel": (Cause.USER_CANCEL, lambda session: session.cancel()),
     "disconnect": (Cause.CLIENT_DISCONNECT, lambda session: session.disconnected()),

@@ -159,16 +159,16 @@ def _check_cause(scenario: Scenario, run: Run) -> Iterable[tuple[str, str]]:
     possible = {Cause.COMPLETED, *run.signals}
     if scenario.producer == "pull-fails":
         possible.add(Cause.PRODUCER_ERROR)
-    if scenario.reader == "leaves":
+    if scenario.reader.endswith("leaves"):
         possible.add(Cause.CLIENT_DISCONNECT)
     if scenario.shape == "timed":
         possible |= {Cause.TIMEOUT_IDLE, Cause.TIMEOUT_TOTAL}
     if cause not in possible:
         yield "G14", f"{cause}, but only {sorted(map(str, possible))} happened"
-    if not run.signals and scenario.reader != "leaves" and cause is not _undisturbed(scenario):
+    if not run.signals and not scenario.reader.endswith("leaves") and cause is not _undisturbed(scenario):
         yield "G14", f"{cause}, but nobody interfered: {_undisturbed(scenario)} was to come"
     order = [signal for signal in run.signals if _has_authority(signal, scenario)]
-    by_reader = scenario.reader == "leaves" and cause is Cause.CLIENT_DISCONNECT
+    by_reader = scenario.reader.endswith("leaves") and cause is Cause.CLIENT_DISCONNECT
     if cause in order[1:] and cause != order[0] and not by_reader:
         yield "G8", f"{cause} won, but {order[0]} came first"
 

@@ -145,7 +145,8 @@ async def test_a_disconnect_after_the_response_is_none() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await GuardedResponse(engine.stream())(scope, receive, send)
         server.leave()
-        await receive()
+        while (await receive())["type"] != "http.disconnect":
+            pass
         assert current_scope().gone is None  # type: ignore[union-attr]
 
     server = Server(StreamGuardMiddleware(app, on_receipt=receipts.append))
@@ -469,19 +470,34 @@ async def test_a_member_that_joins_from_a_thread_is_watched_for() -> None:
 
 
 async def test_twice_is_once() -> None:
-    """The same middleware outside and inside (a mounted application) is one guard, one pump, one receipt."""
-    engine, receipts = Engine(1), list[Receipt]()
+    """The same middleware outside and inside (a mounted application): the outer one has the request."""
+    engine, outer, inner = Engine(1), list[Receipt](), list[Receipt]()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await GuardedResponse(engine.stream())(scope, receive, send)
 
-    inner = StreamGuardMiddleware(app, on_receipt=receipts.append)
-    async with Server(StreamGuardMiddleware(inner, on_receipt=receipts.append)) as server:
+    mounted = StreamGuardMiddleware(app, on_receipt=inner.append)
+    async with Server(StreamGuardMiddleware(mounted, on_receipt=outer.append)) as server:
         await server.events_sent(1)
         server.leave()
         await server.ended()
-    assert causes(receipts) == [Cause.CLIENT_DISCONNECT]
+    assert (causes(outer), inner) == ([Cause.CLIENT_DISCONNECT], [])
     assert server.most_readers == 1
+
+
+async def test_nothing_is_left_behind() -> None:
+    """After a request whose reader stays connected, no task of ours waits for it to leave."""
+    engine = Engine(1)
+    engine.finish()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await GuardedResponse(engine.stream())(scope, receive, send)
+
+    for guarded in (StreamGuardMiddleware(app), app):
+        before = asyncio.all_tasks()
+        server = await Server(guarded).run()
+        await eventually(lambda before=before: asyncio.all_tasks() <= before)  # type: ignore[misc]
+        assert server.readers == 0
 
 
 async def test_a_task_left_behind_does_not_stream_under_a_finished_request() -> None:

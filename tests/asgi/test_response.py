@@ -396,6 +396,22 @@ async def test_a_slow_reader_holds_the_producer_back_and_gets_everything() -> No
     assert texts == [f"token{n} " for n in range(1, 51)]
 
 
+async def test_what_is_committed_is_not_sent_to_nobody() -> None:
+    """A pushed stream has chunks in flight when its slow reader leaves: they are not sent, nor counted so."""
+    engine = Engine(40)
+    session = StreamSession(engine.stream(), own_task=True)
+    async with Server(GuardedResponse(session)) as server:
+        await server.until(lambda: len(server.sent) == 1)
+        server.stall()
+        await eventually(lambda: session.statistics().inflight == 16 and server.senders)
+        server.leave()
+        await server.ended()
+    receipt = await session.receipt()
+    assert (receipt.cause, receipt.consumed) == (Cause.CLIENT_DISCONNECT, 0)
+    assert receipt.committed == 16
+    assert server.sent_after_leaving <= 1
+
+
 # -- policies and gates ----------------------------------------------------------------------------
 
 

@@ -343,3 +343,6 @@ def test_nobody_waits_for_a_thread_that_failed(
     with pytest.raises(LedgerError, match="writing thread failed"):
         ledger.append_open(opening()).result(20)
     ledger.close()
+    # Its streams are not recovered by others while its process lives.
+    (lock,) = (path / "writers").glob("*.lock")
+    assert is_held(lock)

@@ -86,6 +86,39 @@ ledger.close()
     ]
 
 
+def test_a_child_ends_whatever_its_parent_was_doing(path: Path, run: Run) -> None:
+    """A lock that a thread of the parent held at the fork stops no child from ending or writing."""
+    run(
+        FORK
+        + """
+import threading
+held, done = threading.Event(), threading.Event()
+def hold():
+    with ledger._writer._inbox._changed:
+        held.set()
+        done.wait()
+thread = threading.Thread(target=hold, daemon=True)
+thread.start()
+held.wait()
+pids = []
+for writes in (False, True):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)  # a child that waits for ever is killed
+        if writes:
+            ledger.append_open(opening("child")).result()
+        sys.exit(0)
+    pids.append(pid)
+assert [succeeded(pid) for pid in pids] == [True, True]
+done.set()
+thread.join()
+ledger.close()
+""",
+        path,
+    )
+    assert set(_writers_of(path)) == {"parent", "child"}
+
+
 def test_grandchildren_have_files_too(path: Path, run: Run) -> None:
     """Every process of a family has a chain of its own."""
     run(

@@ -91,7 +91,8 @@ async def test_siblings_live_on(library: Any, phase: str) -> None:
             await until(lambda: sibling)
             scope, parts = Scope(), list[bytes]()
             with use_scope(scope):
-                held = task = None
+                held: Any = None
+                task: asyncio.Task[object] | None = None
                 if phase == "hold":
                     request = client.build_request("POST", f"{base}/{phase}", content=b"x")
                     held = await client.send(request, stream=True)

@@ -29,7 +29,7 @@ async def test_a_connection_of_the_pool_is_found(library: Any) -> None:
         for _ in range(2):
             response = await client.get(server.url, extensions={"trace": trace})
             assert found[-1] is response.extensions["network_stream"]
-        assert corners.transport_for(client, response.request) is transport
+            assert corners.transport_for(client, response.request) is transport
     assert len(found) == 2
     assert found[0] is found[1]
 

@@ -513,17 +513,19 @@ async def test_a_reused_connection_is_closed_in_the_step_of_the_cutoff(
 ) -> None:
     """On a shared client, too, the connection is closed before the headers without a turn of the loop."""
     options = {"transport": GuardedAsyncTransport()} if guarded else {}
-    async with scripted(Answer(OK, then="next"), Answer()) as server:
-        async with library.AsyncClient(**options) as client:
-            await client.get(server.url)
-            server.received.clear()
-            async with cut_off(_openai(server.url, client=client), "pull") as (report, task):
-                await server.received.wait()
-                assert server.connections == 1
-                (cut,) = report.closers
-                call: Any = cut.__self__  # type: ignore[attr-defined]  # a bound method
-                assert call._network is not None
-                report.cut()
-                assert call._network is None
-                await server.left()
-                assert await task == []
+    async with (
+        scripted(Answer(OK, then="next"), Answer()) as server,
+        library.AsyncClient(**options) as client,
+    ):
+        await client.get(server.url)
+        server.received.clear()
+        async with cut_off(_openai(server.url, client=client), "pull") as (report, task):
+            await server.received.wait()
+            assert server.connections == 1
+            (cut,) = report.closers
+            call: Any = cut.__self__  # type: ignore[attr-defined]  # a bound method
+            assert call._network is not None
+            report.cut()
+            assert call._network is None
+            await server.left()
+            assert await task == []

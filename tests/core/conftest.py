@@ -1,0 +1,158 @@
+"""Runs the asyncio tests of the core in virtual time, on every path a stream can take."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from streamguard_core import PASS, AnyChunk, Deadlines, StreamSession, Verdict, grace
+from streamguard_core.testing import (
+    JumpingLoop,
+    Played,
+    ScriptedProducer,
+    ScriptedPull,
+    Step,
+    jumping_loop,
+    scripted_blocking,
+    scripted_iterator,
+)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], JumpingLoop]]:
+    """Give every asyncio test in this folder a loop of its own whose clock jumps."""
+    return {"jumping": jumping_loop}
+
+
+class Open:
+    """A gate that lets everything pass."""
+
+    def decide(self, text_so_far: str, chunk: AnyChunk) -> Verdict:
+        """Pass."""
+        return PASS
+
+
+class Built:
+    """A session on one of the paths, and what its producer noted."""
+
+    def __init__(self, session: StreamSession, played: Played) -> None:
+        self.session = session
+        self.played = played
+
+
+Build = Callable[..., Built]
+ReadAll = Callable[[StreamSession], Awaitable[list[AnyChunk]]]
+
+
+def _iterator(*script: Step, **keywords: Any) -> Built:
+    played = Played()
+    return Built(StreamSession(scripted_iterator(*script, played=played), **keywords), played)
+
+
+def _batches(*script: Step, **keywords: Any) -> Built:
+    producer = ScriptedPull(*script)
+    return Built(StreamSession(producer, **keywords), producer.played)
+
+
+def _pushed(*script: Step, **keywords: Any) -> Built:
+    producer = ScriptedProducer(*script)
+    return Built(StreamSession(producer, **keywords), producer.played)
+
+
+def _made(*script: Step, **keywords: Any) -> Built:
+    producer = ScriptedProducer(*script)
+
+    async def make() -> ScriptedProducer:
+        return producer
+
+    return Built(StreamSession(make, **keywords), producer.played)
+
+
+def _thread(*script: Step, **keywords: Any) -> Built:
+    played = Played()
+    session = StreamSession(scripted_blocking(*script, played=played), **keywords)
+    # What closing the provider's connection does to a blocked read.
+    session.on_close(played.release)
+    return Built(session, played)
+
+
+def _timed(*script: Step, **keywords: Any) -> Built:
+    return _iterator(*script, deadlines=Deadlines(total=50_000, idle=40_000), **keywords)
+
+
+PULLED: Mapping[str, Build] = {"pull": _iterator, "batches": _batches, "timed": _timed}
+PUSHED: Mapping[str, Build] = {
+    "push": _pushed,
+    "push timed": lambda *script, **keywords: _pushed(
+        *script, deadlines=Deadlines(total=50_000, idle=40_000), **keywords
+    ),
+    "push batches": lambda *script, **keywords: _batches(*script, own_task=True, **keywords),
+    "made": _made,
+    "own task": lambda *script, **keywords: _iterator(*script, own_task=True, **keywords),
+    "gated": lambda *script, **keywords: _iterator(*script, gates=[Open()], **keywords),
+    "grace": lambda *script, **keywords: _iterator(*script, on_disconnect=grace(9), **keywords),
+}
+THREAD: Mapping[str, Build] = {"thread": _thread}
+
+
+def _named(paths: Mapping[str, Build]) -> list[Any]:
+    return [pytest.param(build, id=name) for name, build in paths.items()]
+
+
+@pytest.fixture(params=_named({**PULLED, **PUSHED, **THREAD}))
+def build(request: pytest.FixtureRequest) -> Build:
+    """Build a session from a script, on each path in turn."""
+    builder: Build = request.param
+    return builder
+
+
+@pytest.fixture(params=_named({**PULLED, **PUSHED}))
+def build_async(request: pytest.FixtureRequest) -> Build:
+    """Build a session from a script, on each path on which the producer can be interrupted."""
+    builder: Build = request.param
+    return builder
+
+
+@pytest.fixture(params=_named(PULLED))
+def build_pulled(request: pytest.FixtureRequest) -> Build:
+    """Build a session from a script, on each path without a task."""
+    builder: Build = request.param
+    return builder
+
+
+@pytest.fixture(params=_named({**PUSHED, **THREAD}))
+def build_pushed(request: pytest.FixtureRequest) -> Build:
+    """Build a session from a script, on each path with a pump."""
+    builder: Build = request.param
+    return builder
+
+
+async def _chunks(session: StreamSession) -> list[AnyChunk]:
+    return [chunk async for chunk in session]
+
+
+def _batches_of(limit: int) -> ReadAll:
+    async def read(session: StreamSession) -> list[AnyChunk]:
+        chunks: list[AnyChunk] = []
+        while batch := await session.read_ready(limit):
+            assert len(batch) <= limit
+            chunks += batch
+        return chunks
+
+    return read
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(_chunks, id="async for"),
+        pytest.param(_batches_of(1), id="read_ready(1)"),
+        pytest.param(_batches_of(16), id="read_ready(16)"),
+    ]
+)
+def read_all(request: pytest.FixtureRequest) -> ReadAll:
+    """Read a session to EOS, in each way in turn."""
+    reader: ReadAll = request.param
+    return reader

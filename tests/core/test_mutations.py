@@ -1,0 +1,144 @@
+"""Takes each guard of the protocol away in turn; the explorer, or a property, must name what broke.
+
+A guard is every condition of `_lifecycle.py` and `protocol.py`: the test of an `if`, each operand of an
+`and` or `or`, each argument of a `min` or `max`, each condition that is returned. Each is replaced, one at
+a time, in a copy of the class that is compiled from the source, and that copy is explored.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from streamguard_core import _lifecycle as lifecycle_module
+from streamguard_core import protocol as protocol_module
+from streamguard_core._deadlines import tick
+from streamguard_core.explore import Driven
+from streamguard_core.protocol import StreamProtocol
+
+
+@dataclass(frozen=True)
+class Site:
+    """One way to take one guard away: replace the node at `place` by `by`, or an operand out of it."""
+
+    name: str
+    module: ModuleType
+    method: str
+    place: int
+    """Which node of the method, in the order of `ast.walk`."""
+    by: bool | int
+    """The constant that takes its place; or, for an int, the operand or argument that is left out."""
+
+
+def _sites(module: ModuleType, class_name: str) -> Iterator[Site]:
+    """Every way to take a guard of a class away, with a name that says which."""
+    for method in _class_of(module, class_name).body:
+        if isinstance(method, ast.FunctionDef):
+            seen: dict[str, int] = {}
+            for place, node in enumerate(ast.walk(method)):
+                for text, by in _removals(node):
+                    count = seen[text] = seen.get(text, 0) + 1
+                    name = f"{method.name}: {text}" + (f" ({count})" if count > 1 else "")
+                    yield Site(name, module, method.name, place, by)
+
+
+def _removals(node: ast.AST) -> Iterator[tuple[str, bool | int]]:
+    if isinstance(node, ast.If | ast.IfExp):
+        yield f"always {ast.unparse(node.test)}", True
+        yield f"never {ast.unparse(node.test)}", False
+    elif isinstance(node, ast.comprehension):
+        for index, test in enumerate(node.ifs):
+            yield f"always {ast.unparse(test)}", index
+    elif isinstance(node, ast.Return) and isinstance(
+        node.value, ast.Compare | ast.BoolOp | ast.UnaryOp
+    ):
+        yield f"return True, not {ast.unparse(node.value)}", True
+        yield f"return False, not {ast.unparse(node.value)}", False
+    elif isinstance(node, ast.BoolOp):
+        for index, operand in enumerate(node.values):
+            yield f"without {ast.unparse(operand)} in {ast.unparse(node)}", index
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("min", "max"):
+        for index, argument in enumerate(node.args):
+            yield f"without {ast.unparse(argument)} in {ast.unparse(node)}", index
+
+
+def _remove(node: ast.AST, by: bool | int) -> None:
+    """Change `node` in place."""
+    if isinstance(node, ast.If | ast.IfExp):
+        node.test = ast.Constant(by)
+    elif isinstance(node, ast.Return):
+        node.value = ast.Constant(by)
+    elif isinstance(node, ast.comprehension):
+        del node.ifs[by]
+    elif isinstance(node, ast.BoolOp):
+        # A conjunction holds without the operand, a disjunction does not.
+        node.values[by] = ast.Constant(isinstance(node.op, ast.And))
+    elif isinstance(node, ast.Call):
+        del node.args[by]
+        node.args.append(node.args[0])
+
+
+def _class_of(module: ModuleType, name: str) -> ast.ClassDef:
+    body = ast.parse(inspect.getsource(module)).body
+    return next(node for node in body if isinstance(node, ast.ClassDef) and node.name == name)
+
+
+def _compiled(module: ModuleType, tree: ast.ClassDef, **replaced: Any) -> Any:
+    """The class of `tree`, in a copy of its module's names: its enums and tables stay the real ones."""
+    names = {**vars(module), **replaced}
+    code = ast.fix_missing_locations(ast.Module([tree], []))
+    exec(compile(code, f"<mutant of {module.__name__}>", "exec"), names)
+    return names[tree.name]
+
+
+def mutant(site: Site) -> type[StreamProtocol]:
+    """The protocol without one guard."""
+    base = site.module is lifecycle_module
+    tree = copy.deepcopy(_class_of(site.module, "Lifecycle" if base else "StreamProtocol"))
+    method = next(
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == site.method
+    )
+    _remove(list(ast.walk(method))[site.place], site.by)
+    if not base:
+        return _compiled(protocol_module, tree)  # type: ignore[no-any-return]
+    lifecycle = _compiled(lifecycle_module, tree)
+    own = _class_of(protocol_module, "StreamProtocol")
+    return _compiled(protocol_module, own, Lifecycle=lifecycle)  # type: ignore[no-any-return]
+
+
+SITES = {
+    site.name: site
+    for site in (*_sites(lifecycle_module, "Lifecycle"), *_sites(protocol_module, "StreamProtocol"))
+}
+
+
+MOST_DECISIONS = 100
+"""A tick that takes more decisions than that would take them for ever."""
+
+
+def driven(site: Site) -> Driven:
+    """The protocol without one guard, made impatient: a deadline that is due for ever raises."""
+    left: int | None = None
+
+    class Impatient(mutant(site)):  # type: ignore[misc]
+        __slots__ = ()
+
+        def terminate(self, *arguments: Any, **keywords: Any) -> bool:
+            nonlocal left
+            if left is not None:
+                left -= 1
+                assert left, "tick() spins"
+            return bool(super().terminate(*arguments, **keywords))
+
+    def counted_tick(protocol: StreamProtocol, now_ns: int) -> None:
+        nonlocal left
+        left = MOST_DECISIONS
+        tick(protocol, now_ns)
+        left = None
+
+    return Driven(Impatient, counted_tick)
