@@ -34,7 +34,7 @@ CONNECTIONS: Final = 16
 
 @contextmanager
 def server() -> Iterator[str]:
-    """uvicorn with `bench/served.py`, on loopback."""
+    """Uvicorn with `bench/served.py` under uvicorn, on loopback."""
     root = Path(__file__).resolve().parent.parent
     with ServerProcess.uvicorn(
         "bench.served:application", "--log-level", "warning", "--no-access-log", cwd=root
@@ -44,7 +44,7 @@ def server() -> Iterator[str]:
 
 def cpu(url: str) -> int:
     """CPU time of the server so far, in nanoseconds."""
-    with urlopen(f"{url}/cpu") as answer:  # noqa: S310 - our own server on loopback
+    with urlopen(f"{url}/cpu") as answer:
         return int(answer.read())
 
 

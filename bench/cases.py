@@ -64,15 +64,24 @@ async def _drain(session: StreamSession) -> None:
         pass
 
 
+async def _batch(session: StreamSession) -> None:
+    async for _ in session.batches():
+        pass
+
+
 async def pull(make: Make) -> None:
     """`async for` over a session that pulls."""
-    async for _ in StreamSession(make()):
-        pass
+    await _iterate(StreamSession(make()))
 
 
 async def pull_ready(make: Make) -> None:
     """`read_ready()` on a session that pulls."""
     await _drain(StreamSession(make()))
+
+
+async def pull_batches(make: Make) -> None:
+    """`batches()` of a session that pulls: what adapters do in their send loop."""
+    await _batch(StreamSession(make()))
 
 
 async def pull_timed(make: Make) -> None:
@@ -83,6 +92,11 @@ async def pull_timed(make: Make) -> None:
 async def push(make: Make) -> None:
     """`async for` over a session whose producer has `run()`."""
     await _iterate(StreamSession(Pushing(make)))
+
+
+async def push_batches(make: Make) -> None:
+    """`batches()` of a session whose producer has `run()`."""
+    await _batch(StreamSession(Pushing(make)))
 
 
 async def push_ready(make: Make) -> None:
@@ -124,8 +138,38 @@ class Handoff:
         self._getter: asyncio.Future[None] | None = None
         self._putter: asyncio.Future[None] | None = None
 
+    async def put(self, token: str | None) -> None:
+        """Add a chunk, waiting while it is full."""
+        while len(self._queue) >= CAPACITY:
+            self._putter = self._loop.create_future()
+            await self._putter
+        self._queue.append(token)
+        if self._getter is not None:
+            self._getter.set_result(None)
+            self._getter = None
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        queue = self._queue
+        while True:
+            while not queue:
+                self._getter = self._loop.create_future()
+                await self._getter
+            token = queue.popleft()
+            if self._putter is not None:
+                self._putter.set_result(None)
+                self._putter = None
+            if token is None:
+                return
+            yield token
+
     async def produce(self, make: Make) -> None:
-        """Fill the deque, waiting while it is full."""
+        """The producer's task."""
+        async for token in make():
+            await self.put(token)
+        await self.put(None)
+
+    async def produce_inlined(self, make: Make) -> None:
+        """The same without a call per chunk: no interface is left."""
         queue = self._queue
         async for token in make():
             while len(queue) >= CAPACITY:
@@ -135,13 +179,10 @@ class Handoff:
             if self._getter is not None:
                 self._getter.set_result(None)
                 self._getter = None
-        queue.append(None)
-        if self._getter is not None:
-            self._getter.set_result(None)
-            self._getter = None
+        await self.put(None)
 
-    async def consume(self) -> None:
-        """Empty the deque, waiting while there is nothing."""
+    async def consume_inlined(self) -> None:
+        """The same without a generator: the reader is in here."""
         queue = self._queue
         while True:
             while not queue:
@@ -156,10 +197,19 @@ class Handoff:
 
 
 async def deque_future(make: Make) -> None:
-    """A producer task, a deque of 16 and one Future a side."""
+    """`await put()` in a producer's task, `async for` in the reader: the interface that a session has."""
     handoff = Handoff()
     task = asyncio.create_task(handoff.produce(make))
-    await handoff.consume()
+    async for _ in handoff:
+        pass
+    await task
+
+
+async def deque_inlined(make: Make) -> None:
+    """The same, both sides written out by hand around the deque."""
+    handoff = Handoff()
+    task = asyncio.create_task(handoff.produce_inlined(make))
+    await handoff.consume_inlined()
     await task
 
 
@@ -197,12 +247,17 @@ async def anyio_stream(make: Make) -> None:
 
 BARE: Final = "bare async for"
 DEQUE: Final = "deque + Future(16)"
+INLINED: Final = "deque + Future(16), inlined"
+PULL: Final = "pull, async for"
+PUSH: Final = "push run(), async for"
 
 OURS: Final[dict[str, Case]] = {
-    "pull, async for": pull,
+    PULL: pull,
+    "pull, batches": pull_batches,
     "pull, read_ready": pull_ready,
     "pull, deadlines": pull_timed,
-    "push run(), async for": push,
+    PUSH: push,
+    "push run(), batches": push_batches,
     "push run(), read_ready": push_ready,
     "push run(), deadlines": push_timed,
     "one gate, async for": gated,
@@ -212,7 +267,11 @@ OURS: Final[dict[str, Case]] = {
 
 def peers() -> dict[str, Case]:
     """What ours is compared with; anyio only where it is installed."""
-    found: dict[str, Case] = {DEQUE: deque_future, "asyncio.Queue(16)": queue}
+    found: dict[str, Case] = {
+        DEQUE: deque_future,
+        INLINED: deque_inlined,
+        "asyncio.Queue(16)": queue,
+    }
     try:
         import anyio  # noqa: F401
     except ImportError:

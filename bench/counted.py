@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bench.cases import BARE, Case, every_case, ready, ticking
+from bench.cases import BARE, Case, Make, every_case, ready, ticking
 from bench.harness import Bar, Row, Table
 
 LENGTHS: Final = (500, 2500)
@@ -94,12 +94,12 @@ async def _count(lengths: list[int]) -> None:
                 await _marked(case, partial(producer, chunks))
 
 
-async def _marked(case: Case, make: partial[object]) -> None:
+async def _marked(case: Case, make: Make) -> None:
     gc.collect()
     gc.disable()
     await asyncio.sleep(0)
     os.getppid()
-    await case(make)  # type: ignore[arg-type]
+    await case(make)
     os.getppid()
     gc.enable()
 

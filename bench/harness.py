@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
+import json
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 Run = Callable[[], Awaitable[int]]
 """Runs one case once; returns how many chunks (or streams) went through."""
@@ -111,6 +113,10 @@ class Series:
         """Every case against `base`."""
         return tuple(self.row(name, base, bars.get(name)) for name in self.figures)
 
+    def compare(self, ours: str, theirs: str, label: str, limit: float) -> Row:
+        """One case against another under a name of its own, with what the ratio may be."""
+        return replace(self.row(ours, theirs, Bar(limit)), name=label)
+
     def difference(self, name: str, base: str, label: str, bar: Bar | None = None) -> Row:
         """How much more one case costs than another: the median of the rounds' differences."""
         pairs = zip(self.figures[name], self.figures[base], strict=True)
@@ -137,3 +143,34 @@ async def _once(run: Run) -> float:
     begin = time.process_time_ns()
     chunks = await run()
     return (time.process_time_ns() - begin) / chunks
+
+
+class Tables(Protocol):
+    """What measures."""
+
+    def __call__(self, *, quick: bool, valgrind: bool) -> AsyncIterator[Table]:
+        """Every table, as soon as it is there."""
+
+
+def main(purpose: str | None, tables: Tables) -> int:
+    """The command line of every benchmark: measure, and print each table when it is there."""
+    parser = argparse.ArgumentParser(description=(purpose or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--json", action="store_true", help="one JSON array instead of text")
+    parser.add_argument(
+        "--valgrind", action="store_true", help="count instructions as well, where valgrind is"
+    )
+    arguments = parser.parse_args()
+    return asyncio.run(_show(tables(quick=arguments.quick, valgrind=arguments.valgrind), arguments))
+
+
+async def _show(tables: AsyncIterator[Table], arguments: argparse.Namespace) -> int:
+    records = []
+    async for table in tables:
+        if arguments.json:
+            records.append(table.to_record())
+        else:
+            print(table.show(), flush=True)
+    if arguments.json:
+        print(json.dumps(records, indent=1))
+    return 0

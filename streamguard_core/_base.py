@@ -256,9 +256,17 @@ class SessionBase:
         self._write_open()
         if self._ledger is not None:
             self._closing = _begin(self._ledger.append_close, receipt)
+            self._closing.add_done_callback(_log_unwritten)
         if self._observers:
             self._observers.notify(Sealed(receipt))
         return receipt
+
+
+def _log_unwritten(closing: Future[None]) -> None:
+    """A receipt that was not written is said even if nobody waits for it; its text is ours or a store's."""
+    error = None if closing.cancelled() else closing.exception()
+    if error is not None:
+        logger.error("a receipt could not be made durable: %s", describe(error))
 
 
 def _begin(append: Callable[[Any], Future[None]], record: object) -> Future[None]:

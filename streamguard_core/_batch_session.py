@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import weakref
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from streamguard_core._interrupt import running_task
-from streamguard_core._pull_session import FAIRNESS, PullSession
+from streamguard_core._pull_session import AT_YIELD, FAIRNESS, INSIDE, PullSession
 from streamguard_core._stepping import Step
 from streamguard_core.chunks import AnyChunk
 from streamguard_core.producers import Drive
@@ -24,15 +23,12 @@ class BatchSession(PullSession):
     __slots__ = ()
 
     def _iterate_batches(self, limit: int) -> Batches:
-        """The generator of batches; like the one of chunks, it is only referenced weakly."""
+        """The generator of batches; like the one of chunks, it is not referenced here."""
         limit = min(limit, self._protocol.max_inflight)
-        if self._protocol.timed or self._step is not None:
+        if self._protocol.timed or self._step is not None or self._batch_is_out:
             return self._batch_by_batch(limit)
-        own: list[weakref.ref[Any]] = []
         lists = self._drive is Drive.BATCHES
-        generator = self._pull_lists(own, limit) if lists else self._pull_ready(own, limit)
-        own.append(weakref.ref(generator))
-        return generator
+        return self._pull_lists(limit) if lists else self._pull_ready(limit)
 
     async def _batch_by_batch(self, limit: int) -> Batches:
         """By `read_ready()`, where instants are needed per chunk."""
@@ -44,10 +40,11 @@ class BatchSession(PullSession):
                 lambda now_ns: self._protocol.disconnected("the reader closed its iterator", now_ns)
             )
 
-    async def _pull_ready(self, own: list[weakref.ref[Any]], limit: int) -> Batches:
+    async def _pull_ready(  # noqa: C901 - one frame on purpose: a call per chunk is what it would cost
+        self, limit: int
+    ) -> Batches:
         """Steps the iterator by hand: a chunk that is not ready is waited for, its successors are not."""
-        self._claim_reader()
-        self._generator = own[0]
+        self._claim_stream(INSIDE)
         protocol, interrupt, loop, streaming = (
             self._protocol,
             self._interrupt,
@@ -71,7 +68,9 @@ class BatchSession(PullSession):
                     self._step = step
                     if ready:
                         full = 0
+                        self._within = AT_YIELD
                         yield ready
+                        self._within = INSIDE
                         protocol.consumed, ready = count, []
                         if protocol.state is not streaming:
                             break
@@ -84,7 +83,9 @@ class BatchSession(PullSession):
                 protocol.produced = protocol.committed = count
                 ready.append(chunk)
                 if len(ready) == limit:
+                    self._within = AT_YIELD
                     yield ready
+                    self._within = INSIDE
                     protocol.consumed, ready = count, []
                     if protocol.state is not streaming:
                         break
@@ -112,10 +113,9 @@ class BatchSession(PullSession):
         finally:
             self._stop_reading()
 
-    async def _pull_lists(self, own: list[weakref.ref[Any]], limit: int) -> Batches:
+    async def _pull_lists(self, limit: int) -> Batches:
         """For producers that hand over lists: they are passed on as they are, in parts of `limit`."""
-        self._claim_reader()
-        self._generator = own[0]
+        self._claim_stream(INSIDE)
         protocol, interrupt, loop = self._protocol, self._interrupt, self._loop
         try:
             async for items in await self._open_source():
@@ -127,7 +127,9 @@ class BatchSession(PullSession):
                     part = rest[: -limit - 1 : -1]
                     del rest[-limit:]
                     protocol.produced = protocol.committed = protocol.produced + len(part)
+                    self._within = AT_YIELD
                     yield part
+                    self._within = INSIDE
                     protocol.consumed = protocol.committed
                     interrupt.task = running_task(loop)
                 if not protocol.live:

@@ -53,9 +53,9 @@ class Interrupt:
             self._issued += 1
 
     def absorb(self) -> bool:
-        """Take our cancellations back; True when somebody else's remain, which must propagate."""
+        """Take our cancellations back, if any; True when somebody else's remain, which must propagate."""
         task, issued = self.task, self._issued
-        if task is None or not issued:
+        if task is None:
             return False
         for _ in range(issued):
             task.uncancel()

@@ -191,6 +191,9 @@ class Lifecycle:
         if not self.live:
             return False
         self.signal = signal
+        if self.history[-1] is not signal:
+            # Wishes (a reader that leaves and comes back) must not crowd the terminal signal out.
+            self.history = (*self.history[:-1], signal)
         self._move(event)
         self.until_ns = self.max_away_produced = None
         if self.producer is STOPPING:
@@ -229,6 +232,7 @@ class Lifecycle:
         if self._allowed(ON_GIVE_UP):
             self._move(ON_GIVE_UP)
             self._move(ON_GONE)
+            self.until_ns = None
             self._seal_when_settled(at_ns)
 
     def _allowed(self, event: Event) -> bool:

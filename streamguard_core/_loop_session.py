@@ -44,6 +44,10 @@ class LoopSession(SessionBase):
         self._armed_ns = 0
         self._interrupt = Interrupt()
         self._waiters: list[asyncio.Future[None]] | None = None
+        if type(self._clock) is SystemClock and (loop := _running_loop()) is not None:
+            # Signals may come before start(): all instants are on one clock.
+            self._clock = clock_of(loop)
+            self._protocol.opened_ns = self._clock.monotonic_ns()
 
     # -- start -----------------------------------------------------------------------------------------
 
@@ -63,14 +67,15 @@ class LoopSession(SessionBase):
                 "start() was called outside a running event loop; call it from async code,"
                 " or use SyncStreamSession"
             ) from None
-        self._thread = threading.get_ident()
+        # The thread's own integer: an idle stream pays for every object it keeps.
+        self._thread = threading.current_thread().ident or 0
         if type(self._clock) is SystemClock:
             self._clock = clock_of(self._loop)
         if self._protocol.live:
             self._protocol.opened_ns = self._clock.monotonic_ns()
             self._protocol.producer_since_ns = self._protocol.opened_ns
         self._write_open()
-        if self._protocol.timed:
+        if self._protocol.timed or self._protocol.until_ns is not None:
             self._arm()
         if self._producer is not None:
             self._launch()
@@ -292,15 +297,14 @@ class LoopSession(SessionBase):
         at_ns = next_look(self._protocol, now_ns)
         if at_ns is None:
             return
+        # Bounded waits (grace, drain, close) must not depend on somebody holding the session.
+        holds = protocol.until_ns is not None
         if self._timer is not None:
-            if self._armed_ns <= at_ns and not self._timer.cancelled():
+            if self._armed_ns <= at_ns and not holds:
                 return
             self._timer.cancel()
         self._armed_ns = at_ns
-        # Bounded waits (grace, drain, close) must not depend on somebody holding the session.
-        target: Callable[[], Any] = (
-            weakref.ref(self) if self._protocol.until_ns is None else lambda: self
-        )
+        target: Callable[[], Any] = (lambda: self) if holds else weakref.ref(self)
         self._timer = self._loop.call_later(max(at_ns - now_ns, 0) / NANOSECONDS, _fire, target)
 
     def _on_timer(self) -> None:
@@ -318,11 +322,7 @@ class LoopSession(SessionBase):
     def _check_loop(self) -> None:
         if threading.get_ident() == self._thread and running_task(self._loop) is not None:
             return  # The cheap test for what is nearly always so: a task of this loop runs in this thread.
-        try:
-            here: object = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is not self._loop:
+        if _running_loop() is not self._loop:
             raise UsageError(
                 f"session {self.stream_id} was started on another event loop; a session belongs to one loop,"
                 " and only cancel(), terminate() and disconnected() may be called from elsewhere"
@@ -386,6 +386,13 @@ def _fire(target: Callable[[], Any]) -> None:
 def _send_if_live(interrupt: Interrupt) -> None:
     if interrupt.task is not None and interrupt.task is not current_task():
         interrupt.send()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _succeeded(future: Future[None]) -> bool:

@@ -6,8 +6,8 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, cast
 
 from streamguard_core._base import SessionBase
 from streamguard_core._waiting import Waiting
@@ -27,7 +27,9 @@ LIGHT: Final = 256
 
 
 class SessionOut:
-    """What is behind the `Out` of one session. Invariant: a chunk is accepted, refused and counted, or waits; never lost.
+    """What is behind the `Out` of one session.
+
+    Invariant: a chunk is accepted, refused and counted, or waits; it is never lost.
 
     Args:
         dispatcher: where chunks go.
@@ -104,7 +106,11 @@ class SessionOut:
     def _relaying(self) -> Callable[[AnyChunk], Awaitable[None]]:
         """For streams without gates: within the lease, `StreamProtocol.relay` in place."""
         emit, protocol, thread, ready = self._emit_any, self._protocol, self._thread, self._ready
-        append, max_inflight, timed = self._dispatcher.queue.append, protocol.max_inflight, self._timed
+        append, max_inflight, timed = (
+            self._dispatcher.queue.append,
+            protocol.max_inflight,
+            self._timed,
+        )
         get_ident = threading.get_ident
 
         def out(token: AnyChunk) -> Awaitable[None]:
@@ -135,7 +141,11 @@ class SessionOut:
         """For streams with gates."""
         emit, protocol, thread, ready = self._emit_any, self._protocol, self._thread, self._ready
         pass_on, queue, now = self._dispatcher.pass_on, self._dispatcher.queue, self._now
-        max_speculative, get_ident, timed = protocol.max_speculative, threading.get_ident, self._timed
+        max_speculative, get_ident, timed = (
+            protocol.max_speculative,
+            threading.get_ident,
+            self._timed,
+        )
 
         def out(token: AnyChunk) -> Awaitable[None]:
             """See `_relaying`."""
@@ -149,11 +159,11 @@ class SessionOut:
                     now_ns = now()
                     if timed and token:
                         protocol.content(now_ns)
-                    pass_on(token, len(token) if token.isascii() else size_of(token), now_ns)
+                    pass_on(token, now_ns)
                     if queue and self.consumer is not None:
                         self.wake_consumer()
                     if protocol.pending or protocol.state is not STREAMING:
-                        self._decided()
+                        self._decided(ACCEPTED)
                     return ready
             return emit(token)
 
@@ -227,7 +237,9 @@ class SessionOut:
                 return
 
     def wake_producers(self) -> None:
-        """The cutoff: whoever waits for room is told."""
+        """The cutoff: whoever waits for room is told, and a chunk that nobody awaits is late."""
+        if self.unawaited is not None:
+            self.settle(self.unawaited)
         while self.putters:
             self.wake_producer()
 
@@ -279,11 +291,10 @@ class SessionOut:
             CutOffError: when the chunk was refused, or a gate cut the stream off because of it.
         """
         protocol = self._protocol
-        if not self._gated:
-            self._dispatcher.weigh(size)
-            if protocol.relay(size):
-                self._relayed(chunk)
-                return ACCEPTED
+        self._dispatcher.weigh(size)
+        if not self._gated and protocol.relay(size):
+            self._relayed(chunk)
+            return ACCEPTED
         now_ns = self._now()
         answer = self._dispatcher.offer(chunk, size, now_ns)
         if answer is ACCEPTED and size:
@@ -291,16 +302,16 @@ class SessionOut:
         if self._dispatcher.queue:
             self.wake_consumer()
         if protocol.pending or answer is REFUSED or not protocol.live:
-            self._decided(refused=answer is not FULL)
+            self._decided(answer)
         return answer
 
-    def _decided(self, *, refused: bool = True) -> None:
+    def _decided(self, answer: Offer) -> None:
         """Something was decided about the stream when a chunk was offered."""
         if self._protocol.pending:
             self._perform()
-        if refused and not self._protocol.live:
+        if answer is REFUSED or (answer is ACCEPTED and not self._protocol.live):
             # Refused, or accepted and then cut off by a gate: the emitter must not go on.
-            self._refuse_emitter()
+            self.refuse_emitter()
 
     def _relayed(self, chunk: AnyChunk) -> None:
         """What is left to do for a chunk about which nothing had to be decided."""
@@ -314,8 +325,30 @@ class SessionOut:
         if (session := self._session()) is not None:
             session._perform()
 
-    def _refuse_emitter(self) -> None:
-        if self._protocol.producer is DRAINING:
+    def settle(self, waiting: Waiting) -> None:
+        """A chunk that was emitted and not accepted by the cutoff was generated all the same: it is late."""
+        if not waiting.settled and not self._protocol.live:
+            waiting.settled = True
+            self.refuse(waiting.size)
+
+    def refuse_rest(self, rest: Iterable[AnyChunk]) -> None:
+        """After the cutoff: count what a producer had in hand and did not come to emit."""
+        if not self._protocol.live:
+            for chunk in rest:
+                self.refuse(_checked_size(chunk))
+
+    def refuse(self, size: int) -> None:
+        """Count a chunk of `size` bytes that came too late."""
+        self._protocol.offer(size, self._now())
+
+    def refuse_emitter(self) -> None:
+        """After the cutoff, or its own end, an emitter must not go on; under a drain it is read on.
+
+        Raises:
+            CutOffError: when it must not.
+        """
+        protocol = self._protocol
+        if protocol.producer is DRAINING or (protocol.live and protocol.producer is RUNNING):
             return
         self.told = True
         raise CutOffError(
@@ -324,6 +357,8 @@ class SessionOut:
 
     def _overrun(self) -> None:
         """Somebody emitted again without awaiting: the waiting chunk is late, and the stream is cut off."""
+        if self.unawaited is not None:
+            self.unawaited.settled = True
         self.unawaited = None
         self._protocol.overrun("the producer emitted without awaiting out()", self._now())
         self._perform()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
 from collections.abc import AsyncGenerator
+from enum import Enum
 from typing import Any, Final
 
 from streamguard_core._interrupt import current_task, running_task
@@ -20,6 +20,19 @@ from streamguard_core.transitions import DRAINING, ENDED, OPEN, READING, STOPPIN
 
 _BATCHES: Final = Drive.BATCHES
 
+
+class Within(Enum):
+    """Where a reader's generator is."""
+
+    CHUNKWISE = "it goes chunk by chunk, so the counters say where it is"
+    INSIDE = "in the producer's iterator"
+    AT_YIELD = "with a batch that was handed over"
+
+
+CHUNKWISE: Final = Within.CHUNKWISE
+INSIDE: Final = Within.INSIDE
+AT_YIELD: Final = Within.AT_YIELD
+
 FAIRNESS = 4
 """Full batches in a row after which `read_ready()` lets the loop turn: a disconnect must be heard."""
 
@@ -31,7 +44,7 @@ class PullSession(LoopSession):
     """
 
     __slots__ = (
-        "_generator",
+        "_batch_is_out",
         "_parked",
         "_reading",
         "_rest",
@@ -40,19 +53,23 @@ class PullSession(LoopSession):
         "_step",
         "_streak",
         "_winding",
+        "_within",
     )
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._source: Any = None
         """The producer's iterator, from the first read until it has ended or is being closed."""
-        self._generator: weakref.ref[AsyncGenerator[AnyChunk, None]] | None = None
+        self._within: Within | None = None
+        """Where the reader's generator is; None where there is none."""
         self._reading = False
+        self._batch_is_out = False
+        """`read_ready()` has handed over a batch; the next call says that it was sent."""
         self._parked = False
         """A `read_ready()` waits inside the iterator."""
         self._step: Step | None = None
         """An `__anext__` that was not ready when the last batch was handed over."""
-        self._rest: list[AnyChunk] = []
+        self._rest: list[AnyChunk] | None = None
         """What is left, last first, of a list the producer handed over at once; not accepted yet."""
         self._silent_ns = 0
         """How long there was no content when the last chunk without any came."""
@@ -62,21 +79,15 @@ class PullSession(LoopSession):
     # -- async for -------------------------------------------------------------------------------------
 
     def _iterate_pull(self) -> AsyncGenerator[AnyChunk, None]:
-        """The reader's generator. Only a weak reference is kept: a dropped one must be finalised at once."""
-        if self._step is not None:
-            raise UsageError("`async for` was begun after read_ready(); read a stream in one way")
-        own: list[weakref.ref[AsyncGenerator[AnyChunk, None]]] = []
+        """The reader's generator. It is not referenced here: a dropped one must be finalised at once."""
+        self._check_one_way_pull()
         if self._drive is _BATCHES:
-            generator = self._pull_batches(own)
-        else:
-            generator = self._pull_timed(own) if self._protocol.timed else self._pull_plain(own)
-        own.append(weakref.ref(generator))
-        return generator
+            return self._pull_batches()
+        return self._pull_timed() if self._protocol.timed else self._pull_plain()
 
-    async def _pull_plain(self, own: list[Any]) -> AsyncGenerator[AnyChunk, None]:
+    async def _pull_plain(self) -> AsyncGenerator[AnyChunk, None]:
         """The hot path: one comparison, three counters and the reader's task, per chunk."""
-        self._claim_reader()
-        self._generator = own[0]
+        self._claim_stream()
         try:
             source = await self._open_source()
             protocol, interrupt, loop, streaming = (
@@ -107,10 +118,9 @@ class PullSession(LoopSession):
         finally:
             self._stop_reading()
 
-    async def _pull_timed(self, own: list[Any]) -> AsyncGenerator[AnyChunk, None]:
+    async def _pull_timed(self) -> AsyncGenerator[AnyChunk, None]:
         """The same with the instants that deadlines need: `_accept` and `_asked` in place for content."""
-        self._claim_reader()
-        self._generator = own[0]
+        self._claim_stream()
         try:
             source = await self._open_source()
             protocol, interrupt, loop, streaming, now, stalls = (
@@ -124,7 +134,11 @@ class PullSession(LoopSession):
             async for chunk in source:
                 if chunk and protocol.state is streaming:
                     protocol.produced = protocol.committed = protocol.produced + 1
-                    protocol.content_seen, protocol.producer_since_ns, self._silent_ns = True, None, 0
+                    protocol.content_seen, protocol.producer_since_ns, self._silent_ns = (
+                        True,
+                        None,
+                        0,
+                    )
                     if stalls:
                         protocol.consumer_since_ns = now()
                 elif not self._accept(chunk):
@@ -147,10 +161,9 @@ class PullSession(LoopSession):
         finally:
             self._stop_reading()
 
-    async def _pull_batches(self, own: list[Any]) -> AsyncGenerator[AnyChunk, None]:
+    async def _pull_batches(self) -> AsyncGenerator[AnyChunk, None]:
         """For producers that hand over lists."""
-        self._claim_reader()
-        self._generator = own[0]
+        self._claim_stream()
         try:
             source = await self._open_source()
             protocol, interrupt, loop = self._protocol, self._interrupt, self._loop
@@ -177,6 +190,7 @@ class PullSession(LoopSession):
     async def _read_ready_pull(self, limit: int) -> list[AnyChunk]:
         """What is ready now, at least one chunk; empty at EOS. Steps the iterator by hand."""
         self._claim_reader()
+        self._batch_is_out = False
         protocol = self._protocol
         ready: list[AnyChunk] = []
         limit = min(limit, protocol.max_inflight)
@@ -197,17 +211,17 @@ class PullSession(LoopSession):
             self._pull_raised(error)
         finally:
             if ready:
-                self._reading = False
+                self._reading, self._batch_is_out = False, True
             else:
                 self._stop_reading()
         return ready
 
     async def _collect(self, ready: list[AnyChunk], limit: int) -> None:
         """Fill `ready`: wait for the first chunk, then take only what needs no waiting."""
-        protocol, rest = self._protocol, self._rest
+        protocol = self._protocol
         plain = self._drive is not Drive.BATCHES and not protocol.timed
         while protocol.live:
-            while rest and len(ready) < limit and self._accept(rest[-1]):
+            while (rest := self._rest) and len(ready) < limit and self._accept(rest[-1]):
                 ready.append(rest.pop())
             if len(ready) >= limit or self._source is None:
                 return
@@ -254,7 +268,7 @@ class PullSession(LoopSession):
 
     async def _park(self, step: Step) -> Any:
         """Wait inside the iterator; a cutoff interrupts here."""
-        self._interrupt.task = asyncio.current_task()
+        self._interrupt.task = running_task(self._loop)
         self._parked = True
         try:
             return await step.wait()
@@ -277,6 +291,16 @@ class PullSession(LoopSession):
         self._interrupt.watch(running_task(self._loop))
         if self._protocol.consumer is not READING:
             self._protocol.reading()
+
+    def _claim_stream(self, within: Within = CHUNKWISE) -> None:
+        """The same for a reader that takes the rest of the stream, by a generator."""
+        self._check_one_way_pull()
+        self._claim_reader()
+        self._within = within
+
+    def _check_one_way_pull(self) -> None:
+        if self._batch_is_out or self._step is not None:
+            raise UsageError("`async for` was begun after read_ready(); read a stream in one way")
 
     async def _open_source(self) -> Any:
         """The producer's iterator, called once the OPEN record is durable; an empty one after the cutoff."""
@@ -301,9 +325,9 @@ class PullSession(LoopSession):
     def _unpack(self, item: Any) -> None:
         """Take over what the producer handed over at once; nothing of it is accepted yet."""
         if self._drive is Drive.BATCHES:
-            self._rest.extend(reversed(item))
+            self._rest = list(reversed(item))
         else:
-            self._rest.append(item)
+            self._rest = [item]
 
     def _accept(self, chunk: AnyChunk) -> bool:
         """Produce and commit one chunk, with its instant; False after the cutoff."""
@@ -347,7 +371,7 @@ class PullSession(LoopSession):
     def _stop_reading(self) -> None:
         """Free the reader's place; hand EOS over if the stream is at its end and the reader there to take it."""
         took_leave, self._reading = not self._reading, False
-        self._generator = None
+        self._within = None
         if not took_leave and not self._protocol.live and self._protocol.consumer is not ENDED:
             self._protocol.take_eos(self._clock.monotonic_ns())
             self._perform()
@@ -359,7 +383,7 @@ class PullSession(LoopSession):
 
         A reader that has taken everything takes EOS in the same step: then nothing is left to be timed.
         """
-        self._generator = None
+        self._within = None
         self._interrupt.absorb()
         self._refuse_rest()
         if self._source is None:
@@ -373,26 +397,27 @@ class PullSession(LoopSession):
 
     def _pull_raised(self, error: BaseException) -> None:
         """The iterator raised, by itself or because it was interrupted. An outside cancellation propagates."""
-        self._generator = None
+        self._within = None
         ours = self._interrupt.issued
         outside = self._interrupt.absorb()
         if isinstance(error, Detached):
             return
         source, self._source, self._step = self._source, None, None
         # A CancelledError that nobody asked for is an error of the producer's own.
-        if isinstance(error, asyncio.CancelledError) and (ours or _is_cancelled()):
-            if not ours or outside:
-                self._apply(
-                    lambda now_ns: self._protocol.disconnected(
-                        "the reader's task was cancelled", now_ns
-                    )
+        interrupted = isinstance(error, asyncio.CancelledError) and (ours or outside)
+        if outside:
+            self._apply(
+                lambda now_ns: self._protocol.disconnected(
+                    "the reader's task was cancelled", now_ns
                 )
-            self._source_broke(source, None)
-            if not ours or outside:
-                self._reading = False
-                raise error
+            )
+        self._source_broke(source, None if interrupted else error)
+        if outside:
+            # Also where the producer's clean-up has put an error of its own in its place.
+            self._reading = False
+            raise error if interrupted else asyncio.CancelledError() from error
+        if interrupted:
             return
-        self._source_broke(source, error)
         unopened = source is None and isinstance(error, LedgerError | UsageError)
         if unopened or not isinstance(error, Exception | asyncio.CancelledError):
             raise error
@@ -407,7 +432,7 @@ class PullSession(LoopSession):
 
     async def _reader_left(self) -> None:
         """`break` or `aclose()` at a yield: the policy decides; an iterator that is cut is closed right here."""
-        self._generator = None
+        self._within = None
         source, self._source = self._source, None
         protocol = self._protocol
         self._apply(lambda now_ns: protocol.disconnected("the reader closed its iterator", now_ns))
@@ -460,13 +485,17 @@ class PullSession(LoopSession):
 
     def _stepping(self) -> bool:
         """True while `read_ready()` runs the producer's iterator, in the task that runs now."""
-        in_step = self._reading and self._generator is None
+        in_step = self._reading and self._within is None
         return in_step and self._interrupt.task is current_task()
 
     def _inside(self) -> bool:
-        """True while the reader's generator runs or waits, which is inside the producer's iterator."""
-        generator = self._generator() if self._generator is not None else None
-        return generator is not None and bool(getattr(generator, "ag_running", False))
+        """True while the reader's generator runs or waits inside the producer's iterator.
+
+        One that goes chunk by chunk is elsewhere only at a `yield`: with a chunk that is not consumed yet.
+        """
+        if self._within is CHUNKWISE:
+            return self._protocol.consumed == self._protocol.produced
+        return self._within is INSIDE
 
     def _interrupt_reader(self) -> None:
         if self._interrupt.task is current_task():
@@ -496,12 +525,6 @@ class PullSession(LoopSession):
         if self._step is not None and (self._parked or self._inside()):
             self._step.detached = True
             self._interrupt.send()
-
-
-def _is_cancelled() -> bool:
-    """True while somebody wants the running task to end."""
-    task = current_task()
-    return task is not None and task.cancelling() > 0
 
 
 class _Empty:

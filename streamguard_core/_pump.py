@@ -12,7 +12,6 @@ from streamguard_core._out import SessionOut
 from streamguard_core.errors import CutOffError, UsageError
 from streamguard_core.producers import Drive, classify
 
-
 Opened = Callable[[], Awaitable[None]]
 """Waits until the OPEN record is durable."""
 
@@ -130,8 +129,14 @@ class Pump:
     async def _emit_batches(self, batches: AsyncIterator[list[Any]]) -> None:
         out = self._out.function()
         async for batch in batches:
-            for chunk in batch:
-                await out(chunk)
+            rest = iter(batch)
+            try:
+                for chunk in rest:
+                    await out(chunk)
+            except BaseException:
+                # What came with the chunk at which the cutoff fell was generated as well: it is late.
+                self._out.refuse_rest(rest)
+                raise
 
     async def _emit_chunks(self, chunks: AsyncIterator[Any]) -> None:
         out = self._out.function()

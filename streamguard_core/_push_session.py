@@ -9,14 +9,14 @@ from itertools import islice
 from typing import Any
 
 from streamguard_core._base import SessionBase, describe
+from streamguard_core._batch_session import BatchSession
 from streamguard_core._interrupt import running_task
 from streamguard_core._out import SessionOut
-from streamguard_core._batch_session import BatchSession
 from streamguard_core._pump import Pump
 from streamguard_core._thread_pump import ThreadPump
 from streamguard_core._waiting import turn
 from streamguard_core.causes import Cause
-from streamguard_core.chunks import AnyChunk, size_of
+from streamguard_core.chunks import AnyChunk
 from streamguard_core.dispatcher import Dispatcher
 from streamguard_core.errors import UsageError
 from streamguard_core.producers import Drive
@@ -77,7 +77,9 @@ class PushSession(BatchSession):
     def _pump_ended(self, error: BaseException | None) -> None:
         """The producer ended: what gates still hold is decided first, then the end."""
         if isinstance(error, asyncio.CancelledError) and self._pump_was_cancelled():
-            self.terminate(Cause.SHUTDOWN, "the producer's task was cancelled, as by a loop that ends")
+            self.terminate(
+                Cause.SHUTDOWN, "the producer's task was cancelled, as by a loop that ends"
+            )
         if error is None and self._dispatcher is not None and self._protocol.live:
             self._dispatcher.finished(self._clock.monotonic_ns())
         self._producer_ended(error)
@@ -91,13 +93,14 @@ class PushSession(BatchSession):
 
     # -- async for -------------------------------------------------------------------------------------
 
-    async def _iterate_push(self) -> AsyncGenerator[AnyChunk, None]:
+    async def _iterate_push(self) -> AsyncGenerator[AnyChunk, None]:  # noqa: C901 - one frame on purpose
         place = self._take_place()
         protocol, dispatcher, out = self._protocol, self._dispatcher, self._out
         timed, now, gated = protocol.timed, self._clock.monotonic_ns, bool(self._gates)
         assert dispatcher is not None
         assert out is not None
-        queue, putters, take = dispatcher.queue, out.putters, dispatcher.queue.popleft
+        queue, held, putters = dispatcher.queue, dispatcher.held, out.putters
+        take = queue.popleft
         try:
             while True:
                 while queue:
@@ -107,18 +110,18 @@ class PushSession(BatchSession):
                     # Asking for more says that the transport took this one over.
                     if self._place is not place:
                         raise self._superseded()
-                    chunk = take()
+                    take()
                     if timed:
                         protocol.consumer_since_ns = None
-                    if gated:
-                        protocol.buffered_bytes -= size_of(chunk)
                     # `StreamProtocol.release` in place; where there is more to decide, it is asked.
                     protocol.consumed += 1
                     if protocol.committed < protocol.cleared:
-                        if gated or protocol.state is not STREAMING or protocol.producer is not RUNNING:
+                        if protocol.state is not STREAMING or protocol.producer is not RUNNING:
                             self._commit_next()
                         else:
                             protocol.committed += 1
+                            if gated:
+                                queue.append(held.popleft())
                     if putters:
                         out.freed()
                 if not protocol.live:
@@ -194,12 +197,26 @@ class PushSession(BatchSession):
 
     async def _read_ready_push(self, limit: int) -> list[AnyChunk]:
         """Everything committed and ready, at least one chunk; empty at EOS."""
+        return await self._next_batch(self._take_place(), limit)
+
+    async def _iterate_push_batches(self, limit: int) -> AsyncGenerator[list[AnyChunk], None]:
         place = self._take_place()
+        try:
+            while batch := await self._next_batch(place, limit):
+                yield batch
+                if self._place is not place:
+                    raise self._superseded()
+        except GeneratorExit:
+            if self._place is place:
+                self._push_reader_left("the reader closed its iterator")
+
+    async def _next_batch(self, place: object, limit: int) -> list[AnyChunk]:
         protocol, dispatcher = self._protocol, self._dispatcher
         assert dispatcher is not None
         queue = dispatcher.queue
-        try:
+        if self._handed:
             self._acknowledge(dispatcher)
+        try:
             while not queue and protocol.live:
                 await self._park_push()
                 if self._place is not place:
@@ -219,21 +236,12 @@ class PushSession(BatchSession):
     def _acknowledge(self, dispatcher: Dispatcher) -> None:
         """The reader came back: what it was handed is consumed, and there is room."""
         handed, self._handed = self._handed, 0
-        if not handed:
-            return
         self._protocol.consumer_since_ns = None
-        dispatcher.took(handed, self._clock.monotonic_ns())
+        dispatcher.took(handed)
+        if self._protocol.committed < self._protocol.cleared:
+            self._commit_next()
         if self._out is not None and self._out.putters:
             self._out.freed()
-        if self._protocol.pending:
-            self._perform()
-
-    async def _iterate_push_batches(self, limit: int) -> AsyncGenerator[list[AnyChunk], None]:
-        try:
-            while batch := await self._read_ready_push(limit):
-                yield batch
-        except GeneratorExit:
-            self._push_reader_left("the reader closed its iterator")
 
     # -- endings ---------------------------------------------------------------------------------------
 

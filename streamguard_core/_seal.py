@@ -7,14 +7,14 @@ from typing import Final
 
 import msgspec
 
-from streamguard_core.accounting import UNKNOWN, Count, CountSource
 from streamguard_core._lifecycle import COMPLETED
+from streamguard_core.accounting import UNKNOWN, Count, CountSource
 from streamguard_core.protocol import StreamProtocol
 from streamguard_core.receipt import Attempt, CloseState, Instants, Receipt
 from streamguard_core.transitions import ENDED, FAILED, FINISHED, ProducerState
 
 
-class Description(msgspec.Struct, kw_only=True):
+class Description(msgspec.Struct, kw_only=True, gc=False):
     """What the application and the provider said about a stream; not what was decided."""
 
     stream_id: str
@@ -94,11 +94,7 @@ def _output(protocol: StreamProtocol) -> Count:
 def _waste(protocol: StreamProtocol, output: Count) -> Count:
     """Generated and never delivered: chunks seen and not consumed, at most what the provider says it made."""
     undelivered = protocol.produced + protocol.late - protocol.consumed
-    if (
-        undelivered == 0
-        and protocol.signal is not None
-        and protocol.signal.cause is COMPLETED
-    ):
+    if undelivered == 0 and protocol.signal is not None and protocol.signal.cause is COMPLETED:
         return _NOTHING
     upper = None if output.upper is None else max(output.upper, undelivered)
     return Count(undelivered, 0, upper, _CHUNKS)

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from streamguard_core.chunks import AnyChunk
-from streamguard_core.protocol import FULL
+from streamguard_core.protocol import FULL, Offer
 
 if TYPE_CHECKING:
     from streamguard_core._out import SessionOut
@@ -26,12 +26,14 @@ class Waiting:
     Invariant: whoever is told of room and does not use it tells the next.
     """
 
-    __slots__ = ("_out", "_room", "_told", "chunk", "size")
+    __slots__ = ("_out", "_room", "_told", "chunk", "settled", "size")
 
     def __init__(self, out: SessionOut, chunk: AnyChunk, size: int) -> None:
         self._out = out
         self._room: asyncio.Future[None] | None = None
         self._told = False
+        self.settled = False
+        """It was accepted, or counted as late; each chunk is one of them, once."""
         self.chunk = chunk
         self.size = size
 
@@ -41,12 +43,22 @@ class Waiting:
         if out.unawaited is self:
             out.unawaited = None
         try:
-            while out.is_full() or out.offer(self.chunk, self.size) is FULL:
+            while not self.settled and (out.is_full() or self._offer() is FULL):
                 yield from self._wait()
+        except BaseException:
+            out.settle(self)
+            raise
         finally:
             out.waiting -= 1
+        out.refuse_emitter()
         out.grant()
         out.wake_producer()
+
+    def _offer(self) -> Offer:
+        self.settled = True
+        answer = self._out.offer(self.chunk, self.size)
+        self.settled = answer is not FULL
+        return answer
 
     def tell(self) -> bool:
         """There is room, or the cutoff has come; False when whoever waited is gone."""

@@ -23,22 +23,25 @@ class Winding:
     Holds the session: an ending must not depend on somebody keeping it.
     """
 
-    __slots__ = ("_session", "_source", "_step", "_task")
+    __slots__ = ("_begun", "_session", "_source", "_step", "_task")
 
     def __init__(self, session: PullSession, source: Any, step: Step | None) -> None:
         self._session = session
         self._source = source
         self._step = step
+        self._begun = False
         self._task: asyncio.Task[None] | None = None
         assert session._loop is not None
         self._task = session._loop.create_task(self._run())
 
     def stop(self) -> None:
         """A bound of the drain is reached: interrupt it."""
-        if self._task is not None:
+        # One that has not begun looks at the state first; cancelled now, it would never close anything.
+        if self._begun and self._task is not None:
             self._task.cancel("streamguard: drain is over")
 
     async def _run(self) -> None:
+        self._begun = True
         error: BaseException | None = None
         try:
             await self._drain()

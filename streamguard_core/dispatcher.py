@@ -39,7 +39,7 @@ class Dispatcher:
         answer = protocol.offer(size, at_ns)
         if answer is ACCEPTED:
             if self._gates:
-                self._judge(chunk, size, at_ns)
+                self._judge(chunk, at_ns)
             else:
                 self.queue.append(chunk)
                 protocol.clear(protocol.produced)
@@ -50,11 +50,10 @@ class Dispatcher:
                 return protocol.offer(size, at_ns)
         return answer
 
-    def pass_on(self, chunk: AnyChunk, size: int, at_ns: int) -> None:
+    def pass_on(self, chunk: AnyChunk, at_ns: int) -> None:
         """`offer`, for streams with gates, where nothing but the gates has to be asked: `StreamProtocol` in place."""
         self.protocol.produced += 1
-        self.protocol.buffered_bytes += size
-        self._judge(chunk, size, at_ns)
+        self._judge(chunk, at_ns)
 
     def advance(self, at_ns: int) -> int:
         """Commit what is cleared and fits; returns how many chunks were committed."""
@@ -65,12 +64,12 @@ class Dispatcher:
         return moved
 
     def weigh(self, size: int) -> None:
-        """Without gates bytes are not counted chunk by chunk: tell the protocol, before it judges `size` more.
+        """Where bytes are not counted chunk by chunk: tell the protocol, before it judges `size` more.
 
         Four times the characters are enough to know where they are far from the bound.
         """
         protocol = self.protocol
-        protocol.buffered_bytes = 4 * sum(map(len, self.queue))
+        protocol.buffered_bytes = 4 * (sum(map(len, self.queue)) + sum(map(len, self.held)))
         if protocol.buffered_bytes + size > protocol.max_bytes:
             protocol.buffered_bytes = self.buffered_bytes()
 
@@ -83,12 +82,12 @@ class Dispatcher:
         self.protocol.consume(1, size)
         return self.advance(at_ns)
 
-    def took(self, chunks: int, at_ns: int) -> None:
-        """The consumer took over the first `chunks` chunks of the queue, which are removed."""
-        taken = [self.queue.popleft() for _ in range(chunks)]
-        # Without gates bytes are weighed when they are asked for.
-        self.protocol.consume(chunks, sum(map(size_of, taken)) if self._gates else 0)
-        self.advance(at_ns)
+    def took(self, chunks: int) -> None:
+        """The consumer took over the first `chunks` chunks of the queue, which are removed; `advance()` next."""
+        for _ in range(chunks):
+            self.queue.popleft()
+        # Their bytes are weighed when they are asked for.
+        self.protocol.consume(chunks)
 
     def finished(self, at_ns: int) -> None:
         """The producer ended: ask the gates about what they still hold, and commit what may go."""
@@ -115,7 +114,7 @@ class Dispatcher:
         """A producer waits for room: cut off if no room can ever come."""
         self._cut_when_stuck(at_ns)
 
-    def _judge(self, chunk: AnyChunk, size: int, at_ns: int) -> None:
+    def _judge(self, chunk: AnyChunk, at_ns: int) -> None:
         """Ask the gates about a chunk that was counted as produced, and commit what may go."""
         protocol, text, passed = self.protocol, self._text, self._passed
         for index, decide in self._decides:
@@ -129,24 +128,22 @@ class Dispatcher:
                 self._note(index, verdict, at_ns)
             if protocol.state is not STREAMING:
                 # Cut off, by this verdict or by what the gate did: the chunk is discarded.
-                protocol.discard(size)
+                protocol.discard(size_of(chunk))
                 return
         cleared = min(passed)
-        if (
-            cleared == protocol.produced
-            and not self.held
-            and protocol.committed - protocol.consumed < protocol.max_inflight
-        ):
+        room = protocol.committed - protocol.consumed < protocol.max_inflight
+        if room and cleared == protocol.produced and not self.held:
             # `clear` and `commit` in place: nothing was held, and there is room.
             protocol.cleared = protocol.committed = cleared
             self.queue.append(chunk)
         else:
             self.held.append(chunk)
             protocol.clear(cleared)
-            self.advance(at_ns)
+            if room:
+                self.advance(at_ns)
         # Nobody else may hold the text while it grows: then it grows in place.
         self._text = ""
-        text += text_of(chunk)
+        text += chunk if isinstance(chunk, str) else text_of(chunk)
         if self._lookback is not None and len(text) > 2 * self._lookback:
             # Cut in halves so that the copying is paid once per `lookback` characters.
             text = text[-self._lookback :]

@@ -84,7 +84,8 @@ class StreamSession(PushSession):
         """
         if limit < 1:
             raise UsageError(f"read_ready(limit={limit}) was called; a batch has at least 1 chunk")
-        self.start()
+        if self._loop is None:
+            self.start()
         pull = self._pump is None
         batch = await (self._read_ready_pull(limit) if pull else self._read_ready_push(limit))
         if batch and self._observers:

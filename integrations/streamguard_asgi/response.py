@@ -168,13 +168,10 @@ class GuardedResponse(Response):
             pump.response_streams()
         session = self._session(guard)
         delivery = Delivery(session, form, send, ping=self._ping, send_timeout=self._send_timeout)
-        fresh = session not in guard.sessions
         guard.add(session)
         guard.add(delivery)
         guard.session = guard.session or session
         try:
-            if fresh:
-                await guard.watched()
             headers = self._headers_for(form, session.stream_id)
             sending = asyncio.get_running_loop().create_task(
                 delivery.run(self.status_code, headers)

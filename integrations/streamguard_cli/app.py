@@ -16,6 +16,8 @@ except ImportError as error:
     raise ImportError(f"the streamguard command needs typer and rich: {INSTALL}") from error
 
 from streamguard_cli.engine import engine
+from streamguard_cli.receipts import register as register_receipts
+from streamguard_cli.verify import register as register_verify
 
 app = typer.Typer(
     name="streamguard",
@@ -51,3 +53,5 @@ def main() -> None:
 
 
 app.command()(engine)
+register_receipts(app)
+register_verify(app)

@@ -24,9 +24,8 @@ class Call:
     the same step, whatever the application is doing with it; it is over when its body was read,
     closed or cut off, and is then reported as one attempt.
 
-    Invariant: what is shut down is this call's connection: it is forgotten, under the lock, before
-        a pool may give
-    it to another call.
+    Invariant: what is shut down is this call's connection: the call is over, or has forgotten it,
+    before a pool may give it to another one.
     Invariant: nobody is called while the lock is held.
 
     Args:
@@ -118,19 +117,11 @@ class Call:
             if self.over:
                 return
             self.over = True
-            self._network = None
-            leave, self._leave = self._leave, None
-        # A session that cuts us off is going through its list; what it has called it need not
-        # forget.
-        if leave is not None and not (self.was_cut and self._report is not None):
-            leave()
+        # A session that cuts us off goes through its list: what it has called it need not forget.
+        if self._report is None or not self.was_cut:
+            self._depart()
         if self._report is not None and self._asked:
             self._report.attempt(self.attempt())
-
-    def drop(self) -> None:
-        """Close the connection although nobody cut the call off: it is not fit for another one."""
-        with self._lock:
-            self._close_network()
 
     def attempt(self) -> Attempt:
         """What is known of this call, for the receipt."""

@@ -131,10 +131,9 @@ def provider_error(
         status = _status(said, kind, code)
     if retryable is None:
         retryable = status in _RETRYABLE and "insufficient_quota" not in {kind, code}
-    facts = {"type": kind, "code": code, "status": status}
-    known = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
+    facts = (("type", kind), ("code", code), ("status", status))
+    known = ", ".join(f"{name} {value}" for name, value in facts if value is not None)
     hint = "it may succeed later" if retryable else "a retry will not help"
-    message = said.get("message")
     return ProviderError(
         f"{provider} {what} ({known or 'no details'}); {hint}",
         provider=provider,
@@ -144,8 +143,13 @@ def provider_error(
         retryable=retryable,
         request_id=request_id,
         retry_after=retry_after,
-        message=message[:_MAX_MESSAGE] if isinstance(message, str) else None,
+        message=_message(said),
     )
+
+
+def _message(said: Mapping[str, Any]) -> str | None:
+    message = said.get("message")
+    return message[:_MAX_MESSAGE] if isinstance(message, str) else None
 
 
 def unwrap(reported: object) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx
 
-from streamguard_providers.producers import HTTPProducer, Secret, check_input
+from streamguard_providers.producers import HTTPProducer, check_input
 from streamguard_providers.stream_decoder import StreamDecoder
 
 BASE_URL: Final = "http://localhost:11434"
@@ -72,5 +72,5 @@ class OllamaProducer(HTTPProducer):
             decoder=StreamDecoder.ollama,
             client=client,
             headers=headers,
-            key=Secret(api_key) if api_key else None,
+            key=api_key,
         )

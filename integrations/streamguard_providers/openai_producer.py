@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from streamguard_core import UsageError
-from streamguard_providers.producers import HTTPProducer, Secret, check_input
+from streamguard_providers.producers import HTTPProducer, check_input
 from streamguard_providers.stream_decoder import StreamDecoder
 
 BASE_URL: Final = "https://api.openai.com/v1"
@@ -58,7 +58,7 @@ class OpenAIProducer(HTTPProducer):
     ) -> None:
         check_input(prompt, messages)
         key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
-        at_openai = (urlsplit(base_url).hostname or "").endswith("openai.com")
+        at_openai = _is_openai(base_url)
         if at_openai and not key:
             raise UsageError("OpenAI is called with a key: pass api_key, or set OPENAI_API_KEY")
         body: dict[str, Any] = {
@@ -81,5 +81,10 @@ class OpenAIProducer(HTTPProducer):
             decoder=StreamDecoder.openai_chat,
             client=client,
             headers=headers,
-            key=Secret(key) if key else None,
+            key=key,
         )
+
+
+def _is_openai(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return host == "openai.com" or host.endswith(".openai.com")

@@ -73,7 +73,7 @@ class HTTPProducer:
         decoder: Callable[[str], StreamDecoder],
         client: httpx.AsyncClient | None = None,
         headers: Mapping[str, str] | None = None,
-        key: Secret | None = None,
+        key: str | None = None,
     ) -> None:
         if client is not None and not hasattr(client, "build_request"):
             raise UsageError(
@@ -89,7 +89,7 @@ class HTTPProducer:
         self._decoder = decoder
         self._client = client
         self._headers = dict(headers or {})
-        self._key = key
+        self._key = Secret(key) if key else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self.model!r}>"

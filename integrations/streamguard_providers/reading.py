@@ -162,8 +162,6 @@ class Reading:
         call.reads(None)
         if left:
             call.give_up()
-        elif not self._ended:
-            call.drop()
         call.finish()
         if response is not None:
             await response.aclose()

@@ -5,11 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from streamguard_core.accounting import Usage
 from streamguard_core.causes import Category, Cause, Party, Signal
-from streamguard_core.explore.expected import ACCEPTED, COMPLETED, REFUSED, Expected, commit_due
+from streamguard_core.explore.expected import (
+    ACCEPTED,
+    COMPLETED,
+    CUT_AWAY,
+    REFUSED,
+    TAIL,
+    Expected,
+    commit_due,
+)
 from streamguard_core.explore.world import CLOSE_PRODUCER, SEAL, World
+from streamguard_core.policies import Rule
 from streamguard_core.protocol import Action, Offer
-from streamguard_core.transitions import ABSENT, DRAINED, READING, SEALED, STOPPING, State
+from streamguard_core.transitions import (
+    ABSENT,
+    AWAY,
+    DRAINED,
+    DRAINING,
+    READING,
+    SEALED,
+    STOPPING,
+    State,
+)
 
 GUARANTEES: Final = {
     "G1": "cutoff: cause fixed and committed frozen in one step, at once",
@@ -23,8 +42,10 @@ GUARANTEES: Final = {
     "G9": "the policy turns a disconnect into what it says, within its bounds",
     "G10": "the producer is told to end, and time alone brings every ending to its seal",
     "G11": "one receipt: sealed when drained, once, and nothing changes afterwards",
+    "G12": "what the provider said is known, and what it did not say is not",
     "G13": "truncation is not success",
     "G14": "nothing is attributed to the wrong party",
+    "gates": "nothing is committed that a gate holds",
 }
 """What is checked, by name."""
 
@@ -56,6 +77,8 @@ SLEPT: Final = {
 """What is broken when a stream goes on that must end; where it is not named here, G1."""
 
 TRUNCATED: Final = Cause.TRUNCATED
+CLIENT_DISCONNECT: Final = Cause.CLIENT_DISCONNECT
+DRAIN: Final = Rule.DRAIN
 WAKE_CONSUMER: Final = Action.WAKE_CONSUMER
 WAKE_PRODUCER: Final = Action.WAKE_PRODUCER
 
@@ -102,6 +125,21 @@ def offer_answer(answer: Offer, due: Offer) -> Broken | None:
     if due is REFUSED:
         return Broken("G2", text)
     return Broken("G4" if answer is ACCEPTED else "G5", text)
+
+
+def drain_answer(world: World, due: tuple[int, bool] | None) -> Broken | None:
+    """Compare: what is read on is counted, and a drain ends at its bound, not before."""
+    protocol = world.protocol
+    if due is None or (protocol.drained_bytes, protocol.producer is DRAINING) == due:
+        return None
+    return Broken("G9", f"{protocol.drained_bytes} bytes were drained, should be {due[0]}")
+
+
+def said(world: World, finish: str | None, usage: Usage) -> Broken | None:
+    """What the provider said is kept; what it did not say is not made up."""
+    if (world.protocol.finish, world.protocol.usage) == (finish, usage):
+        return None
+    return Broken("G12", "the provider's finish or usage was lost, or invented")
 
 
 def fast_answer(world: World, *, taken: bool, live: bool, was_due: int) -> Broken | None:
@@ -204,7 +242,7 @@ def _still_live(world: World, expected: Expected) -> Iterator[Broken]:
 
 
 def _cut_off(world: World, expected: Expected) -> Iterator[Broken]:
-    signal = world.protocol.signal
+    signal, consumer = world.protocol.signal, world.protocol.consumer
     if signal is None:
         yield Broken("G1", "the stream was cut off without a cause")
         return
@@ -217,6 +255,21 @@ def _cut_off(world: World, expected: Expected) -> Iterator[Broken]:
         yield Broken("G7", "nobody wakes the consumer at the cutoff")
     if WAKE_PRODUCER not in world.actions:
         yield Broken("G5", "nobody wakes the producer at the cutoff")
+    if signal.cause is COMPLETED and world.protocol.client_left_early is not (consumer is AWAY):
+        yield Broken("G14", "whether the reader had left before the end is told wrongly")
+    yield from _policy(world, expected)
+
+
+def _policy(world: World, expected: Expected) -> Iterator[Broken]:
+    """The policy was applied, and the receipt will say which (G9)."""
+    protocol, policy = world.protocol, world.scenario.policy
+    drains = expected is TAIL or (expected is CUT_AWAY and policy.rule is DRAIN)
+    if world.ended is None and (protocol.producer is DRAINING) is not drains:
+        yield Broken("G9", f"the producer is {protocol.producer.name} under {policy}")
+    left = any(signal.cause is CLIENT_DISCONNECT for signal in protocol.history)
+    applied = "tail" if expected is TAIL else str(policy) if left else "none"
+    if protocol.policy_applied != applied:
+        yield Broken("G9", f"the receipt says {protocol.policy_applied} instead of {applied}")
 
 
 def _history(was: Before, world: World, expected: Expected) -> Iterator[Broken]:

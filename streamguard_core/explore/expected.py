@@ -13,7 +13,16 @@ from streamguard_core.causes import Cause
 from streamguard_core.explore.world import World
 from streamguard_core.policies import Rule
 from streamguard_core.protocol import Offer
-from streamguard_core.transitions import ABSENT, AWAY, ENDED, OPEN, READING, SEALED, STREAMING
+from streamguard_core.transitions import (
+    ABSENT,
+    AWAY,
+    DRAINING,
+    ENDED,
+    OPEN,
+    READING,
+    SEALED,
+    STREAMING,
+)
 
 
 class Expected(NamedTuple):
@@ -148,13 +157,22 @@ def offer_due(world: World, size: int) -> Offer:
     return ACCEPTED if world.room_for(size) else FULL
 
 
+def drain_due(world: World, size: int) -> tuple[int, bool] | None:
+    """What is drained after a chunk that is read on, and whether the drain goes on; None without."""
+    protocol = world.protocol
+    if protocol.producer is not DRAINING:
+        return None
+    drained, most = protocol.drained_bytes + size, protocol.max_drain_bytes
+    return drained, most is None or drained < most
+
+
 def commit_due(world: World) -> int:
     """How many chunks a commit must move: all that are cleared and fit, none after the cutoff."""
     if not world.live:
         return 0
     protocol = world.protocol
     fits = protocol.consumed + world.scenario.limits.max_inflight_commits
-    return min(protocol.cleared, fits) - protocol.committed
+    return min(world.passed, fits) - protocol.committed
 
 
 def eos_due(world: World) -> bool:

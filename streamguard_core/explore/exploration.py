@@ -23,7 +23,7 @@ POLICIES: Final[dict[Rule, DisconnectPolicy]] = {
 
 DEFAULT_BOUND: Final = Bound(tokens=3)
 DEFAULT_LIMITS: Final = Limits(
-    speculative_buffer_limit=2, max_inflight_commits=1, max_buffer_bytes=2
+    speculative_buffer_limit=1, max_inflight_commits=1, max_buffer_bytes=1
 )
 """Small enough that three chunks fill each of them."""
 

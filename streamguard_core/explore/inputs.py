@@ -115,22 +115,27 @@ def _chunk(size: int, bound: Bound) -> tuple[Input, Input]:
 
 
 def _relay(world: World, size: int) -> Broken | None:
-    live, due = world.live, expected.commit_due(world)
+    live, due, held = world.live, expected.commit_due(world), _holds(world)
     taken = world.protocol.relay(size)
     if taken:
+        world.passed += 1
         _accepted(world, size)
+    if taken and held:
+        return Broken("gates", "a chunk was relayed past one that a gate holds")
+    if taken and world.ended is not None:
+        return Broken("G2", "a chunk was relayed after its producer had ended")
     return checks.fast_answer(world, taken=taken, live=live, was_due=due)
 
 
 def _offer(world: World, size: int) -> Broken | None:
-    due = expected.offer_due(world, size)
+    due, drains = expected.offer_due(world, size), expected.drain_due(world, size)
     answer = world.protocol.offer(size, 0)
     if answer is expected.ACCEPTED:
         _accepted(world, size)
     elif answer is expected.FULL:
         # It waits for room: it owes nothing until there is some.
         world.protocol.producer_since_ns = None
-    return checks.offer_answer(answer, due)
+    return checks.offer_answer(answer, due) or checks.drain_answer(world, drains)
 
 
 def _accepted(world: World, size: int) -> None:
@@ -194,8 +199,10 @@ def _may_say_finish(world: World) -> bool:
     return world.protocol.finish is None and _is_heard(world)
 
 
-def _say_finish(world: World) -> None:
+def _say_finish(world: World) -> Broken | None:
+    usage = world.protocol.usage
     world.protocol.provider_finished("stop", None)
+    return checks.said(world, "stop", usage)
 
 
 def _may_say_usage(world: World) -> bool:
@@ -207,8 +214,10 @@ def _may_say_usage(world: World) -> bool:
 _USAGE: Final = Usage.reported_by_provider(input=1, output=1)
 
 
-def _say_usage(world: World) -> None:
+def _say_usage(world: World) -> Broken | None:
+    finish = world.protocol.finish
     world.protocol.provider_finished(None, _USAGE)
+    return checks.said(world, finish, _USAGE)
 
 
 # -- between producer and consumer ------------------------------------------------------------------
@@ -225,21 +234,23 @@ def _gate(bound: Bound) -> tuple[Input, ...]:
 
 
 def _holds(world: World) -> bool:
-    return world.protocol.produced > world.protocol.cleared
+    return world.protocol.produced > world.passed
 
 
 def _pass_one(world: World) -> None:
-    world.protocol.clear(world.protocol.cleared + 1)
+    world.passed += 1
+    world.protocol.clear(world.passed)
 
 
 def _pass_all(world: World) -> None:
+    world.passed = world.protocol.produced
+    world.protocol.clear(world.passed)
     # What was passed before stays passed.
-    world.protocol.clear(world.protocol.produced)
     world.protocol.clear(0)
 
 
 def _may_commit(world: World) -> bool:
-    return world.protocol.cleared > world.protocol.committed
+    return world.protocol.produced > world.protocol.committed
 
 
 def _commit(world: World) -> Broken | None:
@@ -260,7 +271,7 @@ def _wake_producer(world: World) -> None:
 
 def _consumer(bound: Bound) -> tuple[Input, ...]:
     def may_leave(world: World) -> bool:
-        return len(world.protocol.history) < bound.signals and world.eos == 0
+        return len(world.protocol.history) < bound.signals
 
     return (
         Input("consumer reads", _may_read, lambda world: world.protocol.reading()),

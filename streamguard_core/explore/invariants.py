@@ -42,6 +42,8 @@ def _numbers(world: World) -> Iterator[Broken]:
     if not produced >= protocol.cleared >= committed >= consumed >= 0:
         text = f"{produced} produced, {protocol.cleared} cleared"
         yield Broken("G3", f"{text}, {committed} committed, {consumed} consumed")
+    if protocol.cleared != world.passed:
+        yield Broken("gates", f"{protocol.cleared} chunks count as passed, and {world.passed} are")
     if world.live and produced - committed > limits.speculative_buffer_limit:
         yield Broken("G4", f"{produced - committed} chunks are speculative")
     if committed - consumed > limits.max_inflight_commits:
@@ -94,6 +96,8 @@ def _cut_off(world: World) -> Iterator[Broken]:
             yield Broken("G10", "nothing is waited for and nobody seals")
         elif protocol.state is DRAINED and not may_read_on(world):
             yield Broken("G10", "nobody can change anything any more and nobody seals")
+    elif protocol.state is DRAINED and protocol.until_ns is not None:
+        yield Broken("G10", "the seal was asked for and something is waited for")
 
 
 def _completed(world: World) -> Iterator[Broken]:

@@ -11,7 +11,15 @@ from streamguard_core.errors import UsageError
 from streamguard_core.explore.checks import Broken
 from streamguard_core.explore.expected import REFUSED
 from streamguard_core.explore.world import Frozen, World
-from streamguard_core.transitions import DRAINED, DRAINING, SEALED, STOPPING, UNCONFIRMED
+from streamguard_core.transitions import (
+    AWAY,
+    DRAINED,
+    DRAINING,
+    ENDED,
+    SEALED,
+    STOPPING,
+    UNCONFIRMED,
+)
 
 LATER_USAGE: Final = Usage.reported_by_provider(output=2)
 
@@ -46,6 +54,8 @@ def _mistakes_are_refused(world: World) -> Iterator[Broken]:
         yield Broken("G3", "more was consumed than was committed")
     if not _refuses(lambda: protocol.consume(-1)):
         yield Broken("G3", "less than nothing was consumed")
+    if not inflight and protocol.release(0):
+        yield Broken("G3", "a chunk was released that was not committed")
     if not _refuses(lambda: protocol.clear(protocol.produced + 1)):
         yield Broken("G3", "more was cleared than was produced")
     if protocol.state is not DRAINED and not _refuses(lambda: protocol.seal(0)):
@@ -60,10 +70,10 @@ def _nothing_out_of_turn(world: World) -> Iterator[Broken]:
         protocol.give_up(0)
     if protocol.producer is not DRAINING:
         protocol.stop_draining(0)
-    if world.live:
+    if world.live or protocol.consumer is AWAY or protocol.consumer is ENDED:
         protocol.leave(0)
     if world.key() != was or protocol.pending:
-        yield Broken("G10", "giving up, or ending a drain, out of turn changed the stream")
+        yield Broken("G10", "giving up, leaving, or ending a drain, out of turn changed the stream")
 
 
 def _refuses(call: Callable[[], None]) -> bool:

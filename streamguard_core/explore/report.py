@@ -39,7 +39,8 @@ def as_data(exploration: Exploration) -> dict[str, Any]:
             for each in exploration.scenarios
         ],
         "violations": [
-            {**msgspec.to_builtins(each), "path": list(each.path)} for each in exploration.violations
+            {**msgspec.to_builtins(each), "path": list(each.path)}
+            for each in exploration.violations
         ],
         "ok": not exploration.violations,
     }

@@ -165,7 +165,11 @@ def _check_cause(scenario: Scenario, run: Run) -> Iterable[tuple[str, str]]:
         possible |= {Cause.TIMEOUT_IDLE, Cause.TIMEOUT_TOTAL}
     if cause not in possible:
         yield "G14", f"{cause}, but only {sorted(map(str, possible))} happened"
-    if not run.signals and not scenario.reader.endswith("leaves") and cause is not _undisturbed(scenario):
+    if (
+        not run.signals
+        and not scenario.reader.endswith("leaves")
+        and cause is not _undisturbed(scenario)
+    ):
         yield "G14", f"{cause}, but nobody interfered: {_undisturbed(scenario)} was to come"
     order = [signal for signal in run.signals if _has_authority(signal, scenario)]
     by_reader = scenario.reader.endswith("leaves") and cause is Cause.CLIENT_DISCONNECT

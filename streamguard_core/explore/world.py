@@ -39,7 +39,7 @@ FIXED: Final = frozenset(
 """What the protocol is given and never changes: the same in every state of a scenario."""
 POOLED: Final = ("signal", "history", "usage")
 """Values that take long to compare; equal ones are given the same number first, as are `CAUSES`."""
-SHADOW: Final = ("sizes", "eos", "cut_committed", "told", "seal_asked", "away_from")
+SHADOW: Final = ("sizes", "passed", "eos", "cut_committed", "told", "seal_asked", "away_from")
 
 CLOSE_PRODUCER: Final = Action.CLOSE_PRODUCER
 SEAL: Final = Action.SEAL
@@ -101,6 +101,7 @@ class World:
         "ended",
         "eos",
         "names",
+        "passed",
         "protocol",
         "scenario",
         "seal_asked",
@@ -122,6 +123,8 @@ class World:
         """What the protocol asked for in the last step."""
         self.sizes: tuple[int, ...] = ()
         """Bytes of each chunk in the buffers, oldest first: committed ones, then speculative ones."""
+        self.passed = 0
+        """Up to which chunk the gates have let everything pass."""
         self.ended: Cause | None = None
         """How the producer really ended (COMPLETED: without an error); None while it runs."""
         self.eos = 0
@@ -198,6 +201,7 @@ class World:
         self.ended, self.cut_cause = ended, cut_cause
         (
             self.sizes,
+            self.passed,
             self.eos,
             self.cut_committed,
             self.told,

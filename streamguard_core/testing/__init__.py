@@ -18,11 +18,13 @@ from streamguard_core.testing.adapter_checks import check_adapter
 from streamguard_core.testing.clock import ManualClock
 from streamguard_core.testing.conformance import ConformanceError, ConformanceReport, Violation
 from streamguard_core.testing.consumers import (
+    Deed,
     ScriptedConsumer,
     leave,
     park,
     raise_error,
     read,
+    read_batches,
     read_ready,
     second_reader,
     stall,
@@ -57,6 +59,7 @@ __all__ = [
     "ConformanceError",
     "ConformanceReport",
     "Deadlock",
+    "Deed",
     "JumpingLoop",
     "ManualClock",
     "Played",
@@ -83,6 +86,7 @@ __all__ = [
     "raise_error",
     "raise_in_finally",
     "read",
+    "read_batches",
     "read_ready",
     "run",
     "scripted_blocking",

@@ -25,8 +25,14 @@ from streamguard_core.session import StreamSession
 How = Literal["break", "aclose", "cancel", "disconnected"]
 
 
+class Deed:
+    """One word of a consumer's script."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class Read:
+class Read(Deed):
     """See `read`."""
 
     chunks: int | None
@@ -34,7 +40,7 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadReady:
+class ReadReady(Deed):
     """See `read_ready`."""
 
     limit: int
@@ -42,37 +48,42 @@ class ReadReady:
 
 
 @dataclass(frozen=True, slots=True)
-class Park:
+class ReadBatches(Deed):
+    """See `read_batches`."""
+
+    limit: int
+    times: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Park(Deed):
     """See `park`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stall:
+class Stall(Deed):
     """See `stall`."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Deed):
     """See `leave`."""
 
     how: How
 
 
 @dataclass(frozen=True, slots=True)
-class Raise:
+class Raise(Deed):
     """See `raise_error`."""
 
     error: Exception
 
 
 @dataclass(frozen=True, slots=True)
-class SecondReader:
+class SecondReader(Deed):
     """See `second_reader`."""
-
-
-Deed = Read | ReadReady | Park | Stall | Leave | Raise | SecondReader
 
 
 def read(chunks: int | None = None, *, within: float | None = None) -> Read:
@@ -88,6 +99,11 @@ def read(chunks: int | None = None, *, within: float | None = None) -> Read:
 def read_ready(limit: int = 16, times: int | None = None) -> ReadReady:
     """Read batches of at most `limit` chunks, so many times, or to EOS."""
     return ReadReady(limit, times)
+
+
+def read_batches(limit: int = 16, times: int | None = None) -> ReadBatches:
+    """Read with `session.batches(limit)`, so many batches, or to EOS."""
+    return ReadBatches(limit, times)
 
 
 def park() -> Park:
@@ -127,6 +143,7 @@ class ScriptedConsumer:
     def __init__(self, *script: Deed) -> None:
         self._script = script
         self._iterator: AsyncGenerator[AnyChunk, None] | None = None
+        self._batches: AsyncGenerator[list[AnyChunk], None] | None = None
         self._unparked = asyncio.Event()
         self.received: list[AnyChunk] = []
         self.eos = 0
@@ -144,7 +161,7 @@ class ScriptedConsumer:
                     return
         finally:
             # The last reference: the iterator is finalised now, as at the end of a function.
-            self._iterator = None
+            self._iterator = self._batches = None
 
     async def _do(self, deed: Deed, session: StreamSession) -> bool:
         """Do one deed; True when it was the last thing this consumer does."""
@@ -153,6 +170,8 @@ class ScriptedConsumer:
                 await self._read(session, chunks, within)
             case ReadReady(limit, times):
                 await self._read_ready(session, limit, times)
+            case ReadBatches(limit, times):
+                await self._read_batches(session, limit, times)
             case Park():
                 await self._unparked.wait()
             case Stall(seconds):
@@ -165,7 +184,7 @@ class ScriptedConsumer:
             case SecondReader():
                 await self._second(session)
             case _:
-                assert_never(deed)
+                raise UsageError(f"{deed!r} stands in a script; build it with read(), leave(), ...")
         return False
 
     async def _read(self, session: StreamSession, chunks: int | None, within: float | None) -> None:
@@ -191,10 +210,21 @@ class ScriptedConsumer:
                 return
             left = None if left is None else left - 1
 
+    async def _read_batches(self, session: StreamSession, limit: int, times: int | None) -> None:
+        self._batches = self._batches or session.batches(limit)
+        left = times
+        while left is None or left > 0:
+            batch = await anext(self._batches, None)
+            if batch is None:
+                self.eos += 1
+                return
+            self.received += batch
+            left = None if left is None else left - 1
+
     async def _leave(self, session: StreamSession, how: How) -> None:
         match how:
             case "break":
-                self._iterator = None
+                self._iterator = self._batches = None
             case "aclose":
                 await session.aclose()
             case "disconnected":

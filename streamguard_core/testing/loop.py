@@ -51,6 +51,8 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         patience: how many real seconds a thread that works is waited for.
         horizon: how many virtual seconds may pass in all; a timer that is set again and again is
             found out.
+        on_turn: called once per turn of the loop, to check what must hold at every instant; what it
+            raises comes out of `run_until_complete()`.
 
     Raises:
         Deadlock: out of `run_until_complete()`, when nothing is left to wait for, when a thread
@@ -59,11 +61,17 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(
-        self, *, start: float = 0.0, patience: float = 10.0, horizon: float = 86400.0
+        self,
+        *,
+        start: float = 0.0,
+        patience: float = 10.0,
+        horizon: float = 86400.0,
+        on_turn: Callable[[], object] | None = None,
     ) -> None:
         self._now = start
         self._patience = patience
         self._end = start + horizon
+        self.on_turn = on_turn
         self._threads = OtherThreads()
         self._calls = 0
         self._sleepers: set[threading.Event] = set()
@@ -111,6 +119,8 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def _select(self, timeout: float | None) -> _Events:
         self.turns += 1
+        if self.on_turn is not None:
+            self.on_turn()
         ready = timeout is not None and timeout <= 0
         return self._inner.select(0) if ready else self._idle(timeout)
 
@@ -229,10 +239,12 @@ def run(main: Coroutine[Any, Any, T], *, loop: JumpingLoop | None = None) -> T:
         Deadlock: when `main`, or a task it left behind that ignores its cancellation, can never
             end.
     """
-    runner = asyncio.Runner(loop_factory=jumping_loop if loop is None else lambda: loop)
+    loop = loop or jumping_loop()
+    runner = asyncio.Runner(loop_factory=lambda: loop)
     try:
         result = runner.run(main)
     except BaseException:
+        loop.on_turn = None
         try:
             runner.close()
         except Deadlock:

@@ -16,8 +16,8 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing
-from typing import TypeVar, assert_never
+from contextlib import aclosing, suppress
+from typing import TypeVar, cast
 
 from streamguard_core.chunks import AnyChunk
 from streamguard_core.errors import CutOffError, UsageError
@@ -97,9 +97,7 @@ class Played:
         else:
             await self.sit_out(self._hang)
 
-    def common(
-        self, step: Fail | Finish | IgnoreCancel | RaiseInFinally | Call, report: Report | None
-    ) -> None:
+    def common(self, step: Step, report: Report | None) -> None:
         """The steps that every kind of producer plays alike."""
         match step:
             case Fail(error):
@@ -117,7 +115,9 @@ class Played:
             case Call(function):
                 function(report)
             case _:
-                assert_never(step)
+                raise UsageError(
+                    f"{step!r} stands in a script; build its steps with emit(), wait(), ..."
+                )
 
 
 class ScriptedProducer:
@@ -295,12 +295,23 @@ async def _in_thread(function: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
-    def deliver(value: T) -> None:
-        if not result.done():
-            result.set_result(value)
+    def deliver(value: T | None, error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is None:
+            result.set_result(cast("T", value))
+        else:
+            result.set_exception(error)
 
     def work() -> None:
-        loop.call_soon_threadsafe(deliver, function())
+        value: T | None = None
+        error: BaseException | None = None
+        try:
+            value = function()
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # The loop may be closed by now: nobody waits any more.
+            loop.call_soon_threadsafe(deliver, value, error)
 
     threading.Thread(target=work, name="streamguard-scripted", daemon=True).start()
     return await result

@@ -20,55 +20,61 @@ from streamguard_core.errors import TruncatedStream
 from streamguard_core.producers import Report
 
 
+class Step:
+    """One word of a script."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(Step):
     """See `emit`."""
 
     chunks: tuple[AnyChunk, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class EmitWithoutAwaiting:
+class EmitWithoutAwaiting(Step):
     """See `emit_without_awaiting`."""
 
     chunks: tuple[AnyChunk, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class EmitFromThread:
+class EmitFromThread(Step):
     """See `emit_from_thread`."""
 
     chunks: tuple[AnyChunk, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class EmitLate:
+class EmitLate(Step):
     """See `emit_late`."""
 
     chunks: tuple[AnyChunk, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Step):
     """See `wait`."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Hang:
+class Hang(Step):
     """See `hang`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(Step):
     """See `fail`."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Step):
     """See `finish`."""
 
     reason: str | None
@@ -76,37 +82,22 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class IgnoreCancel:
+class IgnoreCancel(Step):
     """See `ignore_cancel`."""
 
 
 @dataclass(frozen=True, slots=True)
-class RaiseInFinally:
+class RaiseInFinally(Step):
     """See `raise_in_finally`."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Step):
     """See `call`."""
 
     function: Callable[[Report | None], object]
-
-
-Step = (
-    Emit
-    | EmitWithoutAwaiting
-    | EmitFromThread
-    | EmitLate
-    | Wait
-    | Hang
-    | Fail
-    | Finish
-    | IgnoreCancel
-    | RaiseInFinally
-    | Call
-)
 
 
 def emit(*chunks: AnyChunk) -> Emit:

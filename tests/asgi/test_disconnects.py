@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -259,6 +260,30 @@ async def test_an_upload_that_nobody_reads_does_not_hide_the_reader(stack: str) 
     rig.check()
 
 
+@pytest.mark.parametrize("stack", ["raw", "starlette", "decorated"])
+async def test_an_upload_that_nobody_reads_without_the_middleware(stack: str) -> None:
+    """P8: the same for the response alone, which only begins to watch when it streams."""
+    engine = Engine(1)
+    async with Server(STACKS[stack](engine), method="POST", body=[b"x" * 10_000] * 30) as server:
+        await server.until(lambda: server.text.count("token") == 1)
+        server.leave()
+        await server.ended()
+    assert engine.closed
+
+
+@pytest.mark.parametrize("stack", STACKS)
+async def test_a_reader_that_left_before_anything_was_called(stack: str) -> None:
+    """Endings 1: no call to the provider, and a receipt with a definite cost of nothing."""
+    rig = Rig(STACKS[stack])
+    server = Server(rig.app)
+    server.leave()
+    await server.run()
+    receipt = rig.check()
+    assert not rig.engine.started
+    assert (receipt.produced, receipt.output.known) == (0, False)
+    assert server.sent == []
+
+
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("layers", [1, 3])
 async def test_the_middleware_below_others(stack: str, layers: int) -> None:
@@ -321,3 +346,43 @@ async def test_a_producer_that_cleans_up_slowly_finishes_under_starlette() -> No
         with pytest.raises(asyncio.CancelledError):
             await server.ended()
     assert order == ["cleaned", "confirmed"]
+
+
+async def test_a_host_with_a_cancel_scope_is_not_fought_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """AnyIO cancels in every turn of the loop; waiting for a cleanup below it is shielded, not repeated."""
+    waits: list[int] = []
+    wait = asyncio.wait
+
+    async def counted(*arguments: Any, **keywords: Any) -> Any:
+        waits.append(1)
+        return await wait(*arguments, **keywords)
+
+    monkeypatch.setattr(asyncio, "wait", counted)
+    let_go, cleaned = asyncio.Event(), list[int]()
+    scopes: list[anyio.CancelScope] = []
+
+    async def careful() -> Any:
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            await let_go.wait()
+            cleaned.append(1)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with anyio.CancelScope() as cancel_scope:
+            scopes.append(cancel_scope)
+            await GuardedResponse(careful())(scope, receive, send)
+
+    async with Server(StreamGuardMiddleware(app)) as server:
+        await server.events_sent(1)
+        scopes[0].cancel()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert cleaned == []
+        let_go.set()
+        await server.ended()
+    assert cleaned == [1]
+    assert len(waits) < 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from streamguard_asgi import GuardedResponse, StreamGuardMiddleware, current_scope, guard_stream
+from streamguard_asgi.endpoints import REQUEST_PARAMETER
 from streamguard_core import (
     Cause,
     CutOffError,
@@ -29,7 +31,7 @@ from streamguard_core import (
     UsageError,
 )
 
-from .driver import Server, eventually
+from .driver import Engine, Server, eventually
 from .endpoints import EVENTS, TAKEN_OVER, Mark, Prompt, pieces
 
 KINDS = EVENTS | TAKEN_OVER
@@ -97,16 +99,15 @@ def _operations(endpoint: Callable[..., Any]) -> Any:
 @pytest.mark.parametrize("name", KINDS)
 def test_the_documentation_stays_the_same(name: str) -> None:
     """P26: OpenAPI of the guarded endpoint is that of the bare one: names, parameters, descriptions."""
-    bare, guarded = _operations(KINDS[name]), _operations(guard_stream(KINDS[name]))
+    # Not every FastAPI can document an instance or a partial; their like is a function.
+    named = name not in ("instance", "partial")
+    bare = _operations(KINDS[name] if named else EVENTS["async_generator"])
+    guarded = _operations(guard_stream(KINDS[name]))
     before, after = (schema["paths"]["/{name}"]["get"] for schema in (bare, guarded))
-    if name in ("instance", "partial"):
-        # FastAPI finds no name in these; the guarded ones have their function's.
-        for operation in (before, after):
-            operation.pop("operationId")
-            operation.pop("summary")
-            operation.pop("description", None)
     for operation in (before, after):
         operation["responses"].pop("200")
+        for key in () if named else ("operationId", "summary", "description"):
+            operation.pop(key, None)
     assert after == before
     assert "streamguard" not in json.dumps(guarded)
 
@@ -322,6 +323,29 @@ async def test_sse_starlettes_response_is_taken_over_too() -> None:
     assert rig.causes == [Cause.COMPLETED]
 
 
+async def test_the_reader_of_sse_starlettes_response_leaves() -> None:
+    """Its generator is closed, not dropped, wherever it is."""
+    sse = pytest.importorskip("sse_starlette")
+    engine = Engine(2)
+
+    async def chat() -> Any:
+        return sse.EventSourceResponse(engine.stream())
+
+    for stalled in (False, True):
+        engine = Engine(2)
+        rig = Rig(chat)
+        async with rig.server() as server:
+            await server.until(lambda: server.text.count("token") == 2)
+            if stalled:
+                server.stall()
+                engine.make(50)
+                await eventually(lambda: server.senders)
+            server.leave()
+            await server.ended()
+        assert rig.causes == [Cause.CLIENT_DISCONNECT]
+        assert engine.closed
+
+
 async def test_failures_of_taken_over_responses_do_not_end_cleanly() -> None:
     """G13: bytes that broke off are not followed by a last message."""
 
@@ -427,18 +451,61 @@ async def test_a_function_in_a_thread_is_left_and_its_result_closed(wrapped: boo
     assert closed == [1]
 
 
-async def test_a_reader_that_left_before_costs_nothing() -> None:
+async def test_a_thread_that_fails_after_its_reader_left_hurts_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What it raises then, or what closing its result raises, is logged by its type."""
+    for closes in (False, True):
+        running, let_go = threading.Event(), threading.Event()
+
+        class Broken:
+            async def aclose(self) -> None:
+                raise ValueError("sk-secret")
+
+        def chat(running: Any = running, let_go: Any = let_go, closes: bool = closes) -> Any:
+            running.set()
+            assert let_go.wait(5)
+            if closes:
+                return Broken()
+            raise KeyError("sk-secret")
+
+        app = StreamGuardMiddleware(Starlette(routes=[Route("/", _bare(guard_stream(chat)))]))
+        with caplog.at_level(logging.INFO, "streamguard"):
+            async with Server(app) as server:
+                await eventually(running.is_set)
+                server.leave()
+                await server.ended()
+                let_go.set()
+                await eventually(lambda app=app: not app._late)  # type: ignore[misc]
+    assert "an endpoint raised KeyError after its stream was cut off" in caplog.text
+    assert "closing what an endpoint had returned raised ValueError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def _bare(guarded: Any) -> Any:
+    async def endpoint(request: Request) -> Any:
+        return await guarded(**{REQUEST_PARAMETER: request})
+
+    return endpoint
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_a_reader_that_left_before_costs_nothing(threaded: bool) -> None:
     """Gone before the endpoint began: it is not called, and the receipt's cost is a definite zero."""
     called: list[int] = []
 
-    async def chat() -> Any:
+    def function() -> Any:
         called.append(1)
         return pieces("a")
 
-    rig = Rig(chat)
+    async def coroutine() -> Any:
+        return function()
+
+    rig = Rig(function if threaded else coroutine)
     server = rig.server()
     server.leave()
     await server.run()
+    await eventually(lambda: len(asyncio.all_tasks()) == 1)
     assert called == []
     (receipt,) = rig.ledger.receipts
     assert (receipt.cause, receipt.produced) == (Cause.CLIENT_DISCONNECT, 0)
@@ -506,6 +573,21 @@ async def test_it_works_without_the_middleware(name: str) -> None:
     assert "hello" in server.text
     (receipt,) = server.scope["state"]["streamguard"].receipts
     assert receipt.cause is Cause.COMPLETED
+
+
+async def test_failures_are_sealed_without_the_middleware_too() -> None:
+    """Nobody else would end the stream of an endpoint that raised."""
+    app = FastAPI()
+
+    @app.get("/")
+    @guard_stream
+    async def chat() -> Any:
+        raise HTTPException(418)
+
+    server = await Server(app).run()
+    assert server.status == 418
+    (receipt,) = server.scope["state"]["streamguard"].receipts
+    assert receipt.cause is Cause.PRODUCER_ERROR
 
 
 async def test_it_can_be_called_directly() -> None:

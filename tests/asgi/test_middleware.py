@@ -155,6 +155,29 @@ async def test_a_disconnect_after_the_response_is_none() -> None:
     assert len(receipts[0].history) == 1
 
 
+async def test_a_call_that_goes_on_after_the_response_is_not_told_of_the_connection() -> None:
+    """P6 for any response: work that outlives it (a background task's) is not ended by a closed connection."""
+    told: list[str] = []
+
+    class Call:
+        def disconnected(self, detail: str = "") -> None:
+            told.append(detail)
+
+        def terminate(self, cause: Cause, detail: str = "") -> None:
+            """Not called here."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["state"]["streamguard"].add(Call())
+        await PlainTextResponse("done")(scope, receive, send)
+        server.leave()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    server = Server(StreamGuardMiddleware(app))
+    await server.run()
+    assert told == []
+
+
 async def test_the_end_of_the_request_closes_every_stream() -> None:
     """A session that the application forgot is ended, its producer closed, its receipt there."""
     engine, receipts = Engine(5), list[Receipt]()
@@ -433,17 +456,32 @@ async def test_a_failing_ledger_is_logged_and_not_the_responses_business(
             future.set_exception(LedgerError("disk full"))
             return future
 
-    engine, receipts = Engine(1), list[Receipt]()
+    receipts, let_go = list[Receipt](), asyncio.Event()
+
+    async def slow_to_go() -> Any:
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            await let_go.wait()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await GuardedResponse(engine.stream(), ledger=Full())(scope, receive, send)
+        response = GuardedResponse(slow_to_go(), ledger=Full(), own_task=True)
+        await response(scope, receive, send)
 
     guarded = StreamGuardMiddleware(app, on_receipt=receipts.append)
-    async with Server(guarded) as server:
-        await server.events_sent(1)
-        server.leave()
-        await server.ended()
+    with caplog.at_level(logging.ERROR, "streamguard"):
+        async with Server(guarded) as server:
+            await server.events_sent(1)
+            server.leave()
+            (session,) = server.scope["state"]["streamguard"].sessions
+            await eventually(lambda: session.cause)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            let_go.set()
+            await server.ended()
     assert causes(receipts) == [Cause.CLIENT_DISCONNECT]
+    assert f"stream {receipts[0].stream_id}: closing it raised LedgerError" in caplog.text
 
 
 async def test_a_member_that_joins_from_a_thread_is_watched_for() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.background import BackgroundTask
 
-from streamguard_asgi import STREAM_ID_HEADER, GuardedResponse
+from streamguard_asgi import STREAM_ID_HEADER, GuardedResponse, StreamGuardMiddleware, current_scope
 from streamguard_core import (
     CUT,
     PASS,
@@ -333,6 +333,52 @@ async def test_a_reader_whose_ping_fails_has_left() -> None:
     assert receipt.cause is Cause.CLIENT_DISCONNECT
 
 
+async def test_a_send_that_raises_is_a_disconnect() -> None:
+    """ASGI 2.4: told by `send` alone, the stream ends as if `receive` had told, and nothing is raised."""
+    engine = Engine(1)
+    session = StreamSession(engine.stream())
+    async with Server(GuardedResponse(session), mode="raising", mute=True, spec="2.4") as server:
+        await server.events_sent(1)
+        server.leave()
+        engine.make(5)
+        await server.ended()
+    receipt = await session.receipt()
+    assert (receipt.cause, receipt.detail) == (Cause.CLIENT_DISCONNECT, "send() raised OSError")
+    assert engine.closed
+
+
+async def test_a_loop_that_shuts_down_is_not_the_reader() -> None:
+    """`asyncio.run` cancels every task at its end, the one that sends too: one receipt, and the application's."""
+    engine = Engine(1)
+    session = StreamSession(engine.stream())
+    async with Server(GuardedResponse(session)) as server:
+        await server.events_sent(1)
+        server.stall()
+        engine.make()
+        await eventually(lambda: server.senders)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await server.ended()
+    assert (await session.receipt()).cause is Cause.OPERATOR_CANCEL
+    assert engine.closed
+
+
+async def test_the_scope_may_be_ended_from_a_thread() -> None:
+    """`disconnected()` of a request's scope is safe from any thread, also while a `send` waits."""
+    engine = Engine(1)
+    session = StreamSession(engine.stream())
+    async with Server(StreamGuardMiddleware(GuardedResponse(session))) as server:
+        await server.events_sent(1)
+        server.stall()
+        engine.make()
+        await eventually(lambda: server.senders)
+        await asyncio.to_thread(server.scope["state"]["streamguard"].disconnected, "elsewhere")
+        await server.ended()
+    receipt = await session.receipt()
+    assert (receipt.cause, receipt.detail) == (Cause.CLIENT_DISCONNECT, "elsewhere")
+
+
 # -- slow and stalled readers ----------------------------------------------------------------------
 
 
@@ -410,6 +456,23 @@ async def test_what_is_committed_is_not_sent_to_nobody() -> None:
     assert (receipt.cause, receipt.consumed) == (Cause.CLIENT_DISCONNECT, 0)
     assert receipt.committed == 16
     assert server.sent_after_leaving <= 1
+
+
+async def test_a_batch_that_meets_the_disconnect_is_not_sent() -> None:
+    """A chunk is committed, and in the same turn of the loop the reader leaves: nothing is sent any more."""
+
+    async def producer() -> AsyncIterator[str]:
+        yield "a"
+        scope = current_scope()
+        assert scope is not None
+        scope.disconnected("the connection was closed")
+        await asyncio.Event().wait()
+
+    session = StreamSession(producer(), own_task=True)
+    server = await Server(StreamGuardMiddleware(GuardedResponse(session))).run()
+    receipt = await session.receipt()
+    assert (receipt.cause, receipt.committed, receipt.consumed) == (Cause.CLIENT_DISCONNECT, 1, 0)
+    assert server.bodies == []
 
 
 # -- policies and gates ----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -44,7 +44,7 @@ class Built:
 
 
 Build = Callable[..., Built]
-ReadAll = Callable[[StreamSession], Awaitable[list[AnyChunk]]]
+ReadAll = Callable[[StreamSession], Coroutine[Any, Any, list[AnyChunk]]]
 
 
 def _iterator(*script: Step, **keywords: Any) -> Built:
@@ -145,9 +145,18 @@ def _batches_of(limit: int) -> ReadAll:
     return read
 
 
+async def _all_batches(session: StreamSession) -> list[AnyChunk]:
+    chunks: list[AnyChunk] = []
+    async for batch in session.batches():
+        assert batch, "a batch is never empty"
+        chunks += batch
+    return chunks
+
+
 @pytest.fixture(
     params=[
         pytest.param(_chunks, id="async for"),
+        pytest.param(_all_batches, id="batches"),
         pytest.param(_batches_of(1), id="read_ready(1)"),
         pytest.param(_batches_of(16), id="read_ready(16)"),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ from streamguard_core.testing import (
     wait,
 )
 
-ReadAll = Callable[[StreamSession], Awaitable[list[AnyChunk]]]
+ReadAll = Callable[[StreamSession], Coroutine[Any, Any, list[AnyChunk]]]
 
 
 class Words:
@@ -161,7 +161,12 @@ async def test_what_is_held_at_the_end_is_decided(read_all: ReadAll) -> None:
 async def test_a_gate_that_let_everything_pass_is_not_asked_at_the_end() -> None:
     """`finish` is about what is held."""
     asked: list[str] = []
-    gate = Words(finish=lambda text: asked.append(text) or PASS)
+
+    def finish(text: str) -> Verdict:
+        asked.append(text)
+        return PASS
+
+    gate = Words(finish=finish)
     session = StreamSession(ScriptedProducer(emit("a")), gates=[gate])
     assert [chunk async for chunk in session] == ["a"]
     assert asked == []

@@ -49,29 +49,36 @@ def _sites(module: ModuleType, class_name: str) -> Iterator[Site]:
 
 def _removals(node: ast.AST) -> Iterator[tuple[str, bool | int]]:
     if isinstance(node, ast.If | ast.IfExp):
-        yield f"always {ast.unparse(node.test)}", True
-        yield f"never {ast.unparse(node.test)}", False
-    elif isinstance(node, ast.comprehension):
-        for index, test in enumerate(node.ifs):
-            yield f"always {ast.unparse(test)}", index
-    elif isinstance(node, ast.Return) and isinstance(
-        node.value, ast.Compare | ast.BoolOp | ast.UnaryOp
-    ):
-        yield f"return True, not {ast.unparse(node.value)}", True
-        yield f"return False, not {ast.unparse(node.value)}", False
+        yield f"always {_short(node.test)}", True
+        yield f"never {_short(node.test)}", False
+    elif isinstance(node, ast.Return | ast.Assign) and isinstance(node.value, CONDITION):
+        what = "return" if isinstance(node, ast.Return) else f"{_short(node.targets[0])} ="
+        yield f"{what} True", True
+        yield f"{what} False", False
     elif isinstance(node, ast.BoolOp):
         for index, operand in enumerate(node.values):
-            yield f"without {ast.unparse(operand)} in {ast.unparse(node)}", index
+            yield f"without {_short(operand)}", index
     elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("min", "max"):
         for index, argument in enumerate(node.args):
-            yield f"without {ast.unparse(argument)} in {ast.unparse(node)}", index
+            yield f"without {_short(argument)} in {ast.unparse(node.func)}", index
+    elif isinstance(node, ast.comprehension):
+        for index, test in enumerate(node.ifs):
+            yield f"always {_short(test)}", index
+
+
+CONDITION = (ast.Compare, ast.BoolOp, ast.UnaryOp)
+
+
+def _short(node: ast.AST) -> str:
+    text = ast.unparse(node)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _remove(node: ast.AST, by: bool | int) -> None:
     """Change `node` in place."""
     if isinstance(node, ast.If | ast.IfExp):
         node.test = ast.Constant(by)
-    elif isinstance(node, ast.Return):
+    elif isinstance(node, ast.Return | ast.Assign):
         node.value = ast.Constant(by)
     elif isinstance(node, ast.comprehension):
         del node.ifs[by]

@@ -84,7 +84,6 @@ async def test_an_observer_cannot_change_the_outcome(build: Build) -> None:
         def __call__(self, notice: Notice) -> None:
             if isinstance(notice, CutOff | Sealed):
                 cell[0].terminate(Cause.BUDGET, "meddling")
-                cell[0].disconnected()
 
     built = build(emit("a"), observers=[Meddling()])
     cell.append(built.session)

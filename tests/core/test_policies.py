@@ -274,3 +274,17 @@ async def test_a_disconnect_before_the_first_chunk(policy: DisconnectPolicy) -> 
     receipt = await session.receipt()
     assert (receipt.cause, receipt.produced) == (Cause.CLIENT_DISCONNECT, 0)
     assert receipt.policy == str(policy)
+
+
+@pytest.mark.parametrize("policy", [cancel(), grace(5), drain(5)], ids=str)
+async def test_a_disconnect_before_start(policy: DisconnectPolicy) -> None:
+    """The reader may be gone before the stream begins; the policy's time runs from then."""
+    await asyncio.sleep(10)
+    session = StreamSession(ScriptedProducer(emit("a"), hang()), on_disconnect=policy)
+    session.disconnected("left early")
+    await asyncio.sleep(1)
+    session.start()
+    receipt = await session.receipt()
+    assert (receipt.cause, receipt.policy) == (Cause.CLIENT_DISCONNECT, str(policy))
+    assert receipt.instants.cause_ns == 10 * 10**9
+    assert asyncio.get_running_loop().time() <= 16

@@ -31,7 +31,7 @@ async def completed() -> Receipt:
         model="m",
         provider="p",
         max_tokens=9,
-        tags={"tenant": "t", "n": 5},  # type: ignore[dict-item]
+        tags={"tenant": "t", "n": 5},
         stream_id="s",
     )
     session.attempt(Attempt(provider="p", status=200, bytes_received=3))

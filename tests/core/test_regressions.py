@@ -32,6 +32,7 @@ from streamguard_core.testing import (
     ScriptedConsumer,
     ScriptedProducer,
     ScriptedPull,
+    Step,
     emit,
     emit_without_awaiting,
     fail,
@@ -65,7 +66,7 @@ async def test_regression_01_an_empty_stream_and_a_consumer_that_keeps_up_get_eo
 @pytest.mark.parametrize("ending", ["cancel", "error", "timeout", "shutdown"])
 async def test_regression_02_a_parked_reader_is_woken_by_every_ending(ending: str) -> None:
     """Cancel, producer error, timeout and shutdown all reach a reader that waits."""
-    script = [emit("a"), wait(3), fail()] if ending == "error" else [emit("a"), hang()]
+    script: list[Step] = [emit("a"), wait(3), fail()] if ending == "error" else [emit("a"), hang()]
     deadlines = Deadlines(idle=2) if ending == "timeout" else None
     for producer in (scripted_iterator(*script), ScriptedProducer(*script)):
         session = StreamSession(producer, deadlines=deadlines)
@@ -102,7 +103,7 @@ async def test_regression_04_twenty_thousand_tokens_do_not_pile_up() -> None:
 
 async def test_regression_05_freed_capacity_is_used_at_once() -> None:
     """A chunk that waited for room is delivered when the reader made it, not at an unrelated event."""
-    script = [emit(*"abcd"), wait(500), emit("e")]
+    script: list[Step] = [emit(*"abcd"), wait(500), emit("e")]
     session = StreamSession(
         ScriptedProducer(*script), speculative_buffer_limit=1, max_inflight_commits=1
     )

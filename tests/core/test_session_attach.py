@@ -45,7 +45,7 @@ async def test_governed_is_interrupted_at_the_cutoff() -> None:
             cleaned.append(1)
 
     asyncio.get_running_loop().call_later(2, session.disconnected)
-    with pytest.raises(CutOffError, match="was cut off .CLIENT_DISCONNECT. during this call"):
+    with pytest.raises(CutOffError, match=r"was cut off .CLIENT_DISCONNECT. during this call"):
         await session.governed(connect())
     task = asyncio.current_task()
     assert task is not None
@@ -66,7 +66,7 @@ async def test_governed_after_the_cutoff_begins_nothing() -> None:
         begun.append(1)
 
     for awaitable in (connect(), asyncio.get_running_loop().create_future()):
-        with pytest.raises(CutOffError, match="was cut off .USER_CANCEL. before this call began"):
+        with pytest.raises(CutOffError, match=r"was cut off .USER_CANCEL. before this call began"):
             await session.governed(awaitable)
     assert begun == []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -26,8 +26,8 @@ from streamguard_core.testing import (
 )
 
 Build = Callable[..., Any]
-ReadAll = Callable[[StreamSession], Awaitable[list[AnyChunk]]]
-SMALL = {"speculative_buffer_limit": 2, "max_inflight_commits": 2}
+ReadAll = Callable[[StreamSession], Coroutine[Any, Any, list[AnyChunk]]]
+SMALL: dict[str, Any] = {"speculative_buffer_limit": 2, "max_inflight_commits": 2}
 
 
 async def test_a_producer_that_never_awaits_is_cut_off() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from streamguard_core.testing import (
     emit,
     hang,
     ignore_cancel,
+    raise_in_finally,
     read,
     scripted_iterator,
     settled,
@@ -23,7 +24,7 @@ from streamguard_core.testing import (
 )
 
 Build = Callable[..., Any]
-ReadAll = Callable[[StreamSession], Awaitable[list[AnyChunk]]]
+ReadAll = Callable[[StreamSession], Coroutine[Any, Any, list[AnyChunk]]]
 
 
 def cancelling() -> int:
@@ -124,7 +125,7 @@ async def test_wait_for_that_times_out_under_grace_loses_nothing() -> None:
         try:
             while True:
                 read_again.append(await asyncio.wait_for(anext(iterator), 2))
-        except (asyncio.TimeoutError, StopAsyncIteration):
+        except (TimeoutError, StopAsyncIteration):
             pass
     assert list(dict.fromkeys(read_again)) == ["a", "b", "c"]
     receipt = await session.receipt()
@@ -149,10 +150,13 @@ async def test_a_task_group_around_the_reader(build: Build, read_all: ReadAll) -
         await asyncio.sleep(1)
         raise ValueError
 
-    with pytest.raises(ExceptionGroup) as caught:
+    async def together() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(read_all(built.session))
             group.create_task(fail())
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await together()
     assert [type(error) for error in caught.value.exceptions] == [ValueError]
     assert (await built.session.receipt()).cause is Cause.CLIENT_DISCONNECT
 
@@ -416,3 +420,40 @@ async def test_a_drain_that_is_stopped_by_its_bound(build: Build) -> None:
     receipt = await session.receipt()
     assert (receipt.cause, len(receipt.history)) == (Cause.CLIENT_DISCONNECT, 1)
     assert asyncio.get_running_loop().time() == 5
+
+
+async def test_an_outside_cancellation_gets_through_a_clean_up_that_fails(
+    build: Build, read_all: ReadAll
+) -> None:
+    """The producer's own error takes the place of the cancellation; the reader is cancelled all the same."""
+    for also_cut in (False, True):
+        built = build(raise_in_finally(OSError()), emit("a"), hang())
+        task = asyncio.create_task(read_all(built.session))
+        await settled()
+        task.cancel()
+        if also_cut:
+            built.session.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        receipt = await built.session.receipt()
+        expected = Cause.USER_CANCEL if also_cut else Cause.CLIENT_DISCONNECT
+        assert receipt.cause is expected
+
+
+async def test_a_reader_that_was_cancelled_before_may_read_on(build: Build) -> None:
+    """A task that swallowed an earlier cancellation is not cancelled again by a cutoff, nor by a failure."""
+    from streamguard_core.testing import fail
+
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    assert cancelling() == 1
+    for script in ([emit("a"), hang()], [emit("a"), fail()], [emit("a")]):
+        built = build(*script)
+        asyncio.get_running_loop().call_later(1, built.session.cancel)
+        assert [chunk async for chunk in built.session] == ["a"]
+        assert cancelling() == 1
+        await built.session.receipt()
+    task.uncancel()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 import pytest
 
 from streamguard_core import AnyChunk, Cause, Chunk, Deadlines, StreamSession
@@ -25,7 +27,7 @@ from streamguard_core.testing import (
     wait,
 )
 
-ReadAll = Callable[[StreamSession], Awaitable[list[AnyChunk]]]
+ReadAll = Callable[[StreamSession], Coroutine[Any, Any, list[AnyChunk]]]
 Make = Callable[..., StreamSession]
 
 

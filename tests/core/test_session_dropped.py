@@ -54,7 +54,7 @@ async def test_a_dropped_session_is_receipted_at_once(build: Build) -> None:
     built.session.start()
     await settled()
     with pytest.warns(
-        ResourceWarning, match=f"StreamSession {name} .* was dropped without being closed"
+        ResourceWarning, match=rf"StreamSession {name} .* was dropped without being closed"
     ):
         del built
     assert [receipt.cause for receipt in ledger.receipts] == [Cause.CONSUMER_ERROR]
@@ -95,8 +95,8 @@ async def test_a_dropped_session_in_a_cycle_is_collected(build: Build) -> None:
     built.session.start()
     await settled()
     del built
+    del cycle
     with pytest.warns(ResourceWarning, match="dropped without being closed"):
-        del cycle
         gc.collect()
     assert len(ledger.receipts) == 1
 
@@ -131,7 +131,8 @@ async def test_a_session_that_was_never_started_is_dropped_silently(build: Build
     ledger = MemoryLedger()
     build(emit("a"), ledger=ledger)
     gc.collect()
-    assert ledger.opened == ledger.receipts == []
+    assert ledger.opened == []
+    assert ledger.receipts == []
 
 
 async def test_a_session_that_could_not_be_built_is_dropped_silently() -> None:

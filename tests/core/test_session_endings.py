@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -40,7 +40,7 @@ from streamguard_core.testing import (
 )
 
 Build = Callable[..., Any]
-ReadAll = Callable[[StreamSession], Awaitable[list[AnyChunk]]]
+ReadAll = Callable[[StreamSession], Coroutine[Any, Any, list[AnyChunk]]]
 
 
 async def test_cancel_while_the_reader_waits(build: Build, read_all: ReadAll) -> None:
@@ -545,3 +545,19 @@ async def test_leave_in_every_way(build: Build) -> None:
         receipt = await built.session.receipt()
         assert receipt.cause is Cause.CLIENT_DISCONNECT, how
         assert built.played.ended == 1
+
+
+async def test_a_drain_that_is_stopped_before_it_begins(build_pulled: Build) -> None:
+    """The reader leaves after the finish, and the server goes down in the same turn: the iterator is closed."""
+    built = build_pulled(emit("a"), hang())
+    iterator = aiter(built.session)
+    assert await anext(iterator) == "a"
+    built.session.finish("stop")
+    leaving = asyncio.create_task(iterator.aclose())
+    await asyncio.sleep(0)
+    assert built.session.statistics().producer == "draining"
+    receipt = await built.session.shutdown()
+    await leaving
+    assert (receipt.cause, receipt.close) == (Cause.COMPLETED, CloseState.CONFIRMED)
+    assert built.played.ended == 1
+    assert asyncio.get_running_loop().time() == 0

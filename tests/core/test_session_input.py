@@ -29,6 +29,7 @@ from streamguard_core.testing import (
     scripted_iterator,
     second_reader,
     settled,
+    wait,
 )
 
 Build = Callable[..., Any]
@@ -65,8 +66,8 @@ def test_bad_arguments_are_refused_where_they_are_given(
 BAD_SECONDS: list[Callable[[Any], object]] = [
     lambda seconds: Deadlines(idle=seconds),
     lambda seconds: Deadlines(close=seconds),
-    lambda seconds: grace(seconds),
-    lambda seconds: drain(seconds),
+    grace,
+    drain,
 ]
 
 
@@ -81,9 +82,9 @@ def test_bad_seconds_are_refused(make: Callable[[Any], object], seconds: Any) ->
 @pytest.mark.parametrize("bound", [0, -1, 1.5, True])
 def test_bad_bounds_of_policies_are_refused(bound: Any) -> None:
     """The bounds of a policy are whole numbers of at least 1."""
-    with pytest.raises(UsageError, match="max_tokens=.* at least 1, or None"):
+    with pytest.raises(UsageError, match=r"max_tokens=.* at least 1, or None"):
         grace(1, max_tokens=bound)
-    with pytest.raises(UsageError, match="max_bytes=.* at least 1, or None"):
+    with pytest.raises(UsageError, match=r"max_bytes=.* at least 1, or None"):
         drain(1, max_bytes=bound)
 
 
@@ -97,7 +98,7 @@ def test_starting_outside_a_loop() -> None:
     """A session needs a running loop; the text says so, and names the alternative."""
     session = StreamSession(scripted_iterator())
     with pytest.raises(
-        UsageError, match="start.. was called outside a running event loop.*SyncStreamSession"
+        UsageError, match=r"start.. was called outside a running event loop.*SyncStreamSession"
     ):
         session.start()
     with pytest.raises(UsageError, match="outside a running event loop"):
@@ -133,7 +134,7 @@ async def test_the_receipt_of_a_stream_that_never_began(build: Build) -> None:
     """It would be waited for for ever."""
     built = build()
     with pytest.raises(
-        UsageError, match="receipt.. was called before the stream was started; start.. it"
+        UsageError, match=r"receipt.. was called before the stream was started; start.. it"
     ):
         await built.session.receipt()
     await built.session.aclose()
@@ -170,7 +171,7 @@ async def test_a_second_batch_reader_while_one_waits(build: Build) -> None:
     reading = asyncio.create_task(built.session.read_ready())
     await settled()
     for attempt in (lambda: anext(aiter(built.session)), built.session.read_ready):
-        with pytest.raises(UsageError, match="is being read|in one way"):
+        with pytest.raises(UsageError, match=r"is being read|in one way"):
             await attempt()
     built.session.cancel()
     assert await reading == []
@@ -247,10 +248,33 @@ async def test_reading_in_two_ways(build: Build) -> None:
     built = build(emit("a"), hang())
     assert await built.session.read_ready() == ["a"]
     with pytest.raises(
-        UsageError, match="`async for` was begun after read_ready..; read a stream in one way"
+        UsageError, match=r"`async for` was begun after read_ready..; read a stream in one way"
     ):
         await anext(aiter(built.session))
     await built.session.aclose()
+
+
+async def test_reading_in_two_ways_at_every_moment(build_pulled: Build) -> None:
+    """Whatever waits in the producer: a batch that was handed over is never counted twice (G3, G4)."""
+    for script in ([emit("a"), emit("b")], [emit("a", "b")], [emit("a"), hang()], [emit("a")]):
+        for early in (False, True):
+            built = build_pulled(*script, max_inflight_commits=1)
+            created = aiter(built.session)
+            assert await built.session.read_ready(1) == ["a"]
+            with pytest.raises(UsageError, match="read a stream in one way"):
+                await anext(created if early else aiter(built.session))
+            assert built.session.statistics().inflight == 1
+            await built.session.aclose()
+            await created.aclose()
+
+
+async def test_batches_after_read_ready(build: Build) -> None:
+    """These two are the same way of reading: what was handed over is taken as sent."""
+    built = build(emit("a"), emit("b"), emit("c"), wait(1), emit("d"))
+    first = await built.session.read_ready(1)
+    rest = [chunk async for batch in built.session.batches(2) for chunk in batch]
+    assert first + rest == ["a", "b", "c", "d"]
+    assert (await built.session.receipt()).consumed == 4
 
 
 async def test_a_batch_of_nothing(build: Build) -> None:
@@ -258,7 +282,7 @@ async def test_a_batch_of_nothing(build: Build) -> None:
     built = build(emit("a"))
     for limit in (0, -1):
         with pytest.raises(
-            UsageError, match="read_ready.limit=.* was called; a batch has at least 1 chunk"
+            UsageError, match=r"read_ready.limit=.* was called; a batch has at least 1 chunk"
         ):
             await built.session.read_ready(limit)
     assert await built.session.read_ready() == ["a"]
@@ -268,7 +292,7 @@ async def test_a_batch_of_nothing(build: Build) -> None:
 async def test_a_second_producer(build: Build) -> None:
     """A stream has one producer, given once."""
     built = build(emit("a"))
-    with pytest.raises(UsageError, match="attach.. was called on a session that has a producer"):
+    with pytest.raises(UsageError, match=r"attach.. was called on a session that has a producer"):
         built.session.attach(ScriptedProducer())
     assert [chunk async for chunk in built.session] == ["a"]
     await built.session.receipt()
@@ -287,10 +311,14 @@ async def test_attaching_what_is_no_producer() -> None:
 
 async def test_reading_without_a_producer() -> None:
     """The mistake is named, and is the application's own."""
-    for attempt in (lambda s: anext(aiter(s)), lambda s: s.read_ready()):
+    attempts: list[Callable[[StreamSession], Any]] = [
+        lambda session: anext(aiter(session)),
+        lambda session: session.read_ready(),
+    ]
+    for attempt in attempts:
         session = StreamSession()
         with pytest.raises(
-            UsageError, match="has no producer to read; give one, or attach.. it first"
+            UsageError, match=r"has no producer to read; give one, or attach.. it first"
         ):
             await attempt(session)
         assert (await session.receipt()).cause is Cause.INTERNAL_ERROR

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
@@ -29,7 +29,7 @@ from streamguard_core.testing import (
 )
 
 Build = Callable[..., Any]
-ReadAll = Callable[[StreamSession], Awaitable[list[AnyChunk]]]
+ReadAll = Callable[[StreamSession], Coroutine[Any, Any, list[AnyChunk]]]
 
 
 class Failing(MemoryLedger):
@@ -65,7 +65,7 @@ async def test_the_open_record_comes_first(build: Build) -> None:
     """The producer is not begun before the OPEN record is durable; the record says what is known."""
     ledger, durable = MemoryLedger(), Future[None]()
     append = ledger.append_open
-    ledger.append_open = lambda record: append(record) and durable  # type: ignore[method-assign]
+    ledger.append_open = lambda record: (append(record), durable)[1]  # type: ignore[method-assign]
     built = build(
         emit("a"),
         ledger=ledger,
@@ -142,7 +142,7 @@ async def test_opened_waits_for_the_open_record() -> None:
     """An endpoint waits for it before it calls the provider itself."""
     ledger, durable = MemoryLedger(), Future[None]()
     append = ledger.append_open
-    ledger.append_open = lambda record: append(record) and durable  # type: ignore[method-assign]
+    ledger.append_open = lambda record: (append(record), durable)[1]  # type: ignore[method-assign]
     session = StreamSession(ledger=ledger)
     opening = asyncio.create_task(session.opened())
     await settled()
@@ -168,7 +168,7 @@ async def test_a_slow_ledger_never_holds_the_reader() -> None:
     """EOS does not wait for the receipt to be durable; `receipt()` does (G6)."""
     ledger, durable = MemoryLedger(), Future[None]()
     append = ledger.append_close
-    ledger.append_close = lambda receipt: append(receipt) and durable  # type: ignore[method-assign]
+    ledger.append_close = lambda receipt: (append(receipt), durable)[1]  # type: ignore[method-assign]
     session = StreamSession(ScriptedPull(emit("a")), ledger=ledger)
     assert [chunk async for chunk in session] == ["a"]
     assert session.sealed is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,6 @@ from streamguard_core import (
     Chunk,
     CloseState,
     MemoryLedger,
-    Report,
     StreamSession,
 )
 from streamguard_core.testing import (
@@ -32,7 +31,7 @@ from streamguard_core.testing import (
 )
 
 Build = Callable[..., Any]
-ReadAll = Callable[[StreamSession], Awaitable[list[AnyChunk]]]
+ReadAll = Callable[[StreamSession], Coroutine[Any, Any, list[AnyChunk]]]
 
 WORDS = [f"{number} " for number in range(100)]
 
@@ -259,11 +258,15 @@ PRODUCERS: dict[str, Callable[[], object]] = {
     "sync generator function": lambda: partial(_sync_words, "a", "b"),
     "list": lambda: ["a", "b"],
     "tuple": lambda: ("a", "b"),
-    "callable returning an iterator": lambda: lambda: _words(),
+    "callable returning an iterator": lambda: _made_words,
     "callable returning a producer": lambda: lambda: ScriptedProducer(emit("a", "b")),
     "callable returning batches": lambda: lambda: ScriptedPull(emit("a", "b")),
     "coroutine function": lambda: _later,
 }
+
+
+def _made_words() -> AsyncIterator[str]:
+    return _words()
 
 
 async def _later() -> AsyncIterator[str]:
@@ -325,8 +328,9 @@ async def test_a_callable_is_called_once_the_open_record_is_durable() -> None:
 
 async def test_a_callable_that_returns_no_producer_is_an_error_of_ours() -> None:
     """Nobody but the application is to blame for a factory that returns a list or a number."""
-    for made in ([], 5):
-        session = StreamSession(lambda made=made: made)
+    made: list[object] = [[], 5]
+    for make in (made.pop, made.pop):
+        session = StreamSession(make)
         assert [chunk async for chunk in session] == []
         receipt = await session.receipt()
         assert receipt.cause is Cause.INTERNAL_ERROR

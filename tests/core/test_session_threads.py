@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -38,7 +38,7 @@ from streamguard_core.testing import (
     wait,
 )
 
-ReadAll = Callable[[StreamSession], Awaitable[list[AnyChunk]]]
+ReadAll = Callable[[StreamSession], Coroutine[Any, Any, list[AnyChunk]]]
 
 
 async def test_a_blocked_thread_is_freed_by_closing_its_transport() -> None:
@@ -381,15 +381,15 @@ async def test_a_failing_thread_ends_the_stream(read_all: ReadAll) -> None:
 def test_a_thread_outlives_its_loop() -> None:
     """The loop is closed in mid-stream: the thread ends at its next chunk and disturbs nobody."""
     played, ended = Played(), threading.Event()
-    ledger = MemoryLedger()
+    ledger, before = MemoryLedger(), set(threading.enumerate())
 
     class Words:
-        def __iter__(self) -> Iterator[str]:
+        def __iter__(self) -> Iterator[AnyChunk]:
             yield from scripted_blocking(emit("a"), hang(), emit("b"), emit("c"), played=played)
 
         def close(self) -> None: ...
 
-    def watched() -> Iterator[str]:
+    def watched() -> Iterator[AnyChunk]:
         try:
             yield from Words()
         finally:
@@ -407,4 +407,6 @@ def test_a_thread_outlives_its_loop() -> None:
     loop.close()
     played.release()
     assert ended.wait(10)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
     assert len(ledger.receipts) == 1

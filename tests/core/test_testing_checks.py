@@ -96,7 +96,7 @@ async def test_a_deaf_producer_is_found() -> None:
         rules["MUST stop promptly once cancel_event is set"]
         == "it emitted after it was told to stop"
     )
-    rules = await broken(lambda: ScriptedProducer(ignore_cancel(), emit("a"), wait(100), emit("b")))
+    rules = await broken(lambda: ScriptedProducer(emit("a"), ignore_cancel(), wait(100)))
     assert "still ran" in rules["MUST stop promptly once cancel_event is set"]
 
 
@@ -249,7 +249,7 @@ async def test_an_iterator_whose_close_hangs_is_found() -> None:
             await asyncio.sleep(100)
 
     rules = await broken(Hanging)
-    assert rules == {}  # pragma: no cover - never reached
+    assert rules["MUST stop promptly once cancel_event is set"].startswith("aclose() was called")
 
 
 async def test_an_iterator_without_a_close() -> None:
@@ -275,7 +275,7 @@ async def test_an_iterator_without_a_close() -> None:
 async def test_what_cannot_be_checked(subject: object) -> None:
     """Sync iterators and factories of factories are not what is asked for."""
     with pytest.raises(
-        UsageError, match="check_producer.. was given a factory of '.*' producers; it checks"
+        UsageError, match=r"check_producer.. was given a factory of '.*' producers; it checks"
     ):
         await check_producer(lambda: subject)
 
@@ -306,6 +306,10 @@ class Sender:
         """Send one chunk."""
         self.sent.append(text_of(chunk))
 
+    def texts(self) -> list[str]:
+        """What was sent for the latest session."""
+        return self.sent
+
     def leave(self) -> None:
         """The client goes away."""
         assert self.session is not None
@@ -326,9 +330,7 @@ async def test_adapters_that_keep_their_contract() -> None:
     for sender in (Sender(), Batching()):
         report = await check_adapter(sender)
         assert (report.runs, report.chunks) == (7, 40)
-        report = await check_adapter(
-            sender, sent=lambda sender=sender: sender.sent, leave=sender.leave
-        )
+        report = await check_adapter(sender, sent=sender.texts, leave=sender.leave)
         assert report.runs == 8
         assert report.subject == type(sender).__qualname__
 
@@ -400,7 +402,7 @@ async def test_an_adapter_that_sends_out_of_order() -> None:
             self.sent.insert(0, text_of(chunk))
 
     sender = Reordering()
-    rules = await rules_of(sender, sent=lambda: sender.sent)
+    rules = await rules_of(sender, sent=sender.texts)
     assert set(rules) == {"MUST send every chunk once, in order"}
 
 

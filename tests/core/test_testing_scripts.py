@@ -30,6 +30,7 @@ from streamguard_core.testing import (
     raise_error,
     raise_in_finally,
     read,
+    read_batches,
     read_ready,
     scripted_blocking,
     scripted_iterator,
@@ -89,7 +90,7 @@ async def test_an_iterator_reports_only_where_it_can() -> None:
     """`finish()` needs a report; `call()` gets it, or None."""
     seen: list[object] = []
     with pytest.raises(
-        UsageError, match="finish.. stands in a script that has no report; give report=session"
+        UsageError, match=r"finish.. stands in a script that has no report; give report=session"
     ):
         await anext(scripted_iterator(finish()))
     assert await anext(scripted_iterator(call(seen.append)), "EOS") == "EOS"
@@ -184,6 +185,15 @@ async def test_a_consumer_reads_batches() -> None:
     await session.receipt()
 
 
+async def test_a_consumer_reads_a_whole_stream_in_batches() -> None:
+    """So many batches, then to EOS, and EOS again."""
+    session = StreamSession(ScriptedPull(emit(*"abcde")))
+    consumer = ScriptedConsumer(read_batches(2, 1), read_batches(2), read_batches(2))
+    await consumer.consume(session)
+    assert (consumer.received, consumer.eos) == (list("abcde"), 2)
+    await session.receipt()
+
+
 async def test_a_consumer_parks_until_it_is_unparked() -> None:
     """Before or after it parks."""
     for before in (True, False):
@@ -224,3 +234,11 @@ async def test_a_second_reader_that_is_not_refused() -> None:
     await consumer.consume(session)
     assert consumer.refused == []
     await session.aclose()
+
+
+async def test_what_is_no_word_is_refused() -> None:
+    """A script is made of the words of this package, and the text says where they come from."""
+    with pytest.raises(UsageError, match=r"'emit' stands in a script; build its steps with emit"):
+        await anext(scripted_iterator("emit"))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"'read' stands in a script; build it with read"):
+        await ScriptedConsumer("read").consume(StreamSession())  # type: ignore[arg-type]

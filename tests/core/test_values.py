@@ -211,7 +211,7 @@ def test_lazy_callables_are_called_and_others_are_not() -> None:
     assert classify(call_if_lazy(partial(_words))) is Drive.SYNC
     assert classify(call_if_lazy(scripted_iterator)) is Drive.ASYNC
     assert classify(call_if_lazy(partial(scripted_blocking))) is Drive.FACTORY
-    made = partial(list)
+    made: partial[list[str]] = partial(list)
     assert call_if_lazy(made) is made
 
 

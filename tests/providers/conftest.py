@@ -11,6 +11,8 @@ import pytest
 
 from streamguard_testing import LoopbackEngine
 
+from .support import chat_producer, generate_producer, openai_producer
+
 
 @pytest.fixture(params=["httpx", "httpx2"])
 def library(request: pytest.FixtureRequest) -> Any:
@@ -34,3 +36,17 @@ async def engine() -> AsyncIterator[LoopbackEngine]:
     """A loopback engine at a quick pace."""
     async with LoopbackEngine(tokens_per_second=500) as running:
         yield running
+
+
+@pytest.fixture(
+    params=[openai_producer, chat_producer, generate_producer], ids=["openai", "chat", "generate"]
+)
+def make(request: pytest.FixtureRequest) -> Any:
+    """Makes a producer that calls a server."""
+    return request.param
+
+
+@pytest.fixture(params=["pull", "push"])
+def contract(request: pytest.FixtureRequest) -> str:
+    """The two ways a producer is driven."""
+    return str(request.param)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streamguard_core import AnyChunk, Attempt, Chunk, ChunkKind, Usage, text_of
-from streamguard_providers import StreamDecoder, ToolFragment
+from streamguard_providers import OllamaProducer, OpenAIProducer, StreamDecoder, ToolFragment
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CORPORA = Path(__file__).resolve().parents[3] / "shared" / "corpora"
@@ -318,3 +318,34 @@ class Decoded:
 def decoder_for(name: str) -> StreamDecoder:
     """A new decoder for a file, by its suffix."""
     return StreamDecoder.ollama() if ".ndjson" in name else StreamDecoder.openai_chat()
+
+
+Make = Callable[..., Any]
+"""Makes a producer that calls the server at a URL."""
+
+
+def openai_producer(url: str, **options: Any) -> OpenAIProducer:
+    """A producer of a chat completion, at a server's root."""
+    return OpenAIProducer("m", prompt="Tell me about the river.", base_url=f"{url}/v1", **options)
+
+
+def chat_producer(url: str, **options: Any) -> OllamaProducer:
+    """A producer of a chat of Ollama's."""
+    messages = [{"role": "user", "content": "Tell me about the river."}]
+    return OllamaProducer("m", messages=messages, base_url=url, **options)
+
+
+def generate_producer(url: str, **options: Any) -> OllamaProducer:
+    """A producer of a completion of Ollama's."""
+    return OllamaProducer("m", "Tell me about the river.", base_url=url, **options)
+
+
+async def produce(producer: Any, report: Recorder, contract: str = "pull") -> list[AnyChunk]:
+    """Drive a producer to its end; the report keeps the chunks, too."""
+    if contract == "push":
+        await producer.run(out=report, cancel_event=asyncio.Event())
+        return report.chunks
+    async for batch in producer.stream(report=report):
+        assert batch, "a batch is never empty"
+        report.chunks += batch
+    return report.chunks

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from streamguard_core import CutOffError, Scope, use_scope
-from streamguard_providers import GuardedAsyncTransport, GuardedTransport
+from streamguard_providers import GuardedAsyncTransport, GuardedTransport, OpenAIProducer
 
-from .support import outcome, until
+from .support import Recorder, outcome, token, until
 from .test_sync_transport import Worker
 
 h2_connection = pytest.importorskip("h2.connection")
@@ -135,3 +135,24 @@ async def test_sync_siblings_live_on(library: Any) -> None:
             server.send("/a", b"two")
             assert isinstance(await worker.ended(), CutOffError)
             await until(lambda: server.resets == [server.streams["/a"]])
+
+
+@pytest.mark.parametrize("how", ["closed", "cut off"])
+async def test_a_producer_resets_its_stream(library: Any, how: str) -> None:
+    """A producer on a shared HTTP/2 client has told the provider by the time it has ended."""
+    async with h2_server() as server:
+        transport = library.AsyncHTTPTransport(http1=False, http2=True)
+        async with library.AsyncClient(transport=transport) as client:
+            report = Recorder()
+            base = f"http://127.0.0.1:{server.port}"
+            producer = OpenAIProducer("m", prompt="a", base_url=base, client=client)
+            batches: Any = producer.stream(report=report)
+            first = asyncio.ensure_future(anext(batches))
+            await until(lambda: "/chat/completions" in server.streams)
+            server.send("/chat/completions", token("a"))
+            assert await first == ["a"]
+            if how == "cut off":
+                report.cut()
+            await batches.aclose()
+            await until(lambda: server.resets == [server.streams["/chat/completions"]])
+            assert report.attempts[0].cut

@@ -192,6 +192,27 @@ async def test_a_connection_that_comes_too_late_is_closed(library: Any) -> None:
             assert server.requests == []
 
 
+async def test_a_place_in_the_pool_that_comes_too_late_is_not_used(library: Any) -> None:
+    """A thread that gets its place in the pool after the cutoff sends nothing."""
+    limits = library.Limits(max_connections=1)
+    go = asyncio.Event()
+    answer = Answer(head(), chunked(b"one", end=True), then="next", go=go)
+    async with scripted(answer) as server:
+        with client_of(library, limits=limits) as client:
+            first = Worker(Scope(), lambda: ask(client, server.url))
+            await server.received.wait()
+            scope = Scope()
+            second = Worker(scope, lambda: ask(client, server.url))
+            await until(lambda: len(client._transport.transports[0]._pool._requests) == 2)
+            scope.disconnected()
+            go.set()
+            await until(lambda: not go.is_set())
+            go.set()
+            assert await first.ended() == "read to the end"
+            assert_cut_off(await second.ended(), library)
+            assert len(server.requests) == 1
+
+
 async def test_what_fails_to_connect_fails_as_ever(library: Any) -> None:
     """The errors of connecting inside a scope are the library's own."""
     async with scripted() as server:
