@@ -34,6 +34,7 @@ MAX_ATTEMPTS: Final = 64
 _ASYNC: Final = Drive.ASYNC
 _TOLD: Final = (asyncio.CancelledError, GeneratorExit)
 """How a producer ends that was told to."""
+_VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _NO_TAGS: Final[Mapping[str, str]] = {}
 
 
@@ -90,8 +91,8 @@ class SessionBase:
             opened_us=self._clock.wall_us(),
             model=model,
             provider=provider,
-            max_tokens=_check_max_tokens(max_tokens),
-            tags=_check_tags(tags),
+            max_tokens=None if max_tokens is None else _check_max_tokens(max_tokens),
+            tags=_check_tags(tags) if tags else _NO_TAGS,
         )
         self._ledger = ledger
         self._observers = Observers(tuple(observers)) if observers else _NO_OBSERVERS
@@ -172,6 +173,11 @@ class SessionBase:
             self._closers = []
         closers = self._closers
         closers.append(callback)
+        if not self._protocol.live and self._protocol.producer is not DRAINING and callback in closers:
+            # The cutoff came from another thread meanwhile, and may have run the list before us.
+            closers.remove(callback)
+            _call_closer(callback)
+            return _nothing
 
         def undo() -> None:
             if callback in closers:
@@ -203,7 +209,7 @@ class SessionBase:
         if self._open_written:
             return
         self._open_written = True
-        if self._ledger is None and not self._observers:
+        if self._ledger is None and self._observers is _NO_OBSERVERS:
             return
         about = self._about
         record = OpenRecord(
@@ -227,7 +233,7 @@ class SessionBase:
 
     def _notify_cutoff(self) -> None:
         signal = self._protocol.signal
-        if self._observers and signal is not None:
+        if self._observers is not _NO_OBSERVERS and signal is not None:
             self._observers.notify(CutOff(signal, self.statistics()))
 
     def _producer_ended(self, error: BaseException | None) -> None:
@@ -257,7 +263,7 @@ class SessionBase:
         if self._ledger is not None:
             self._closing = _begin(self._ledger.append_close, receipt)
             self._closing.add_done_callback(_log_unwritten)
-        if self._observers:
+        if self._observers is not _NO_OBSERVERS:
             self._observers.notify(Sealed(receipt))
         return receipt
 
@@ -283,8 +289,7 @@ def new_stream_id() -> str:
     """A fresh UUIDv7-shaped id: 48 bits of milliseconds, then random bits."""
     stamp, chance = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
     # Version 7 and the variant stand in two hexadecimal digits, of which the variant leaves two bits to chance.
-    variant = "89ab"[int(chance[3], 16) & 3]
-    return f"{stamp[:8]}-{stamp[8:]}-7{chance[:3]}-{variant}{chance[4:7]}-{chance[8:]}"
+    return f"{stamp[:8]}-{stamp[8:]}-7{chance[:3]}-{_VARIANT[chance[3]]}{chance[4:7]}-{chance[8:]}"
 
 
 def _cause_of(error: BaseException) -> Cause:

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-running_task: Callable[[Any], asyncio.Task[Any] | None]
-if sys.version_info >= (3, 12):
-    running_task = asyncio.current_task
-else:
-    # The dictionary behind `current_task`, which on 3.11 is Python code six times as slow; read once per chunk.
-    running_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
+# The dictionary behind `current_task`, which on 3.11 is Python code six times as slow; read once per chunk.
+running_task: Callable[[Any], asyncio.Task[Any] | None] = (
+    asyncio.current_task
+    if sys.version_info >= (3, 12)
+    else asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
+)
 
 
 class Interrupt:

@@ -244,9 +244,15 @@ class Lifecycle:
 
     def _move(self, event: Event) -> None:
         """Move every role that has a cell for `event`."""
-        self.state = table.STREAM_TABLE[self.state].get(event, self.state)
-        self.producer = table.PRODUCER_TABLE[self.producer].get(event, self.producer)
-        self.consumer = table.CONSUMER_TABLE[self.consumer].get(event, self.consumer)
+        stream = table.STREAM_TABLE[self.state]
+        if event in stream:
+            self.state = stream[event]
+        producer = table.PRODUCER_TABLE[self.producer]
+        if event in producer:
+            self.producer = producer[event]
+        consumer = table.CONSUMER_TABLE[self.consumer]
+        if event in consumer:
+            self.consumer = consumer[event]
 
     def _act(self, *actions: Action) -> None:
         pending = self.pending

@@ -187,10 +187,6 @@ class LoopSession(SessionBase):
             await self._wait_ledger(self._closing)
         return self._sealed
 
-    async def __aenter__(self) -> Any:
-        self.start()
-        return self
-
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:

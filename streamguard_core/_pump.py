@@ -85,8 +85,7 @@ class Pump:
         """Tell the producer to end: the event first, then a cancellation."""
         self._flag.set()
         task = self.task
-        if task is None:
-            return
+        assert task is not None, "start() comes first"
         if task is current_task():
             # The producer cut its own stream off, mostly in `out()`, which raises: a cancellation on top
             # would only interrupt its clean-up.
@@ -95,13 +94,14 @@ class Pump:
             task.cancel("streamguard: cutoff")
 
     def _cancel_unless_told(self) -> None:
-        if self.task is not None and not self._out.told:
+        assert self.task is not None
+        if not self._out.told:
             self.task.cancel("streamguard: cutoff")
 
     def given_up(self) -> None:
         """The close deadline passed: a last cancellation, whatever it interrupts."""
-        if self.task is not None:
-            self.task.cancel("streamguard: close deadline")
+        assert self.task is not None, "start() comes first"
+        self.task.cancel("streamguard: close deadline")
 
     async def _run(self, drive: Drive, producer: Any, opened: Opened | None) -> None:
         if opened is not None:

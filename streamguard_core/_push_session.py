@@ -83,8 +83,8 @@ class PushSession(BatchSession):
         if error is None and self._dispatcher is not None and self._protocol.live:
             self._dispatcher.finished(self._clock.monotonic_ns())
         self._producer_ended(error)
-        if self._out is not None:
-            self._out.wake_consumer()
+        assert self._out is not None
+        self._out.wake_consumer()
 
     def _pump_was_cancelled(self) -> bool:
         """True when somebody else than this session cancelled the producer's task."""

@@ -14,6 +14,9 @@ MAX_DETAIL: Final = 200
 class Category(StrEnum):
     """The group a cause belongs to. The set is closed: reports may switch over it."""
 
+    # Enum's own hash is Python code, and that of the name: not equal to that of the equal string.
+    __hash__ = str.__hash__
+
     COMPLETED = "completed"
     USER = "user"
     CONSUMER = "consumer"
@@ -42,6 +45,8 @@ class Cause(StrEnum):
     >>> Cause.CLIENT_DISCONNECT.category
     <Category.USER: 'user'>
     """
+
+    __hash__ = str.__hash__
 
     COMPLETED = "COMPLETED"
     CLIENT_DISCONNECT = "CLIENT_DISCONNECT"
@@ -94,6 +99,8 @@ class Signal(msgspec.Struct, frozen=True):
 
 def shorten(detail: str) -> str:
     """Cut a detail to `MAX_DETAIL` characters and to one line: receipts are no place for bodies."""
+    if not detail:
+        return detail
     line = " ".join(detail.split())
     return line if len(line) <= MAX_DETAIL else line[: MAX_DETAIL - 3] + "..."
 

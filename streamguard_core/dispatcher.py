@@ -154,7 +154,7 @@ class Dispatcher:
             self.protocol.terminate(verdict.cause, verdict.detail, at_ns)
         elif verdict is PASS:
             self._passed[index] = self.protocol.produced
-        elif verdict is not HOLD:
+        else:
             name = type(self._gates[index]).__name__
             self.protocol.terminate(
                 Cause.INTERNAL_ERROR, f"gate {name} answered neither PASS, HOLD nor CUT", at_ns

@@ -327,10 +327,10 @@ class StreamProtocol(Lifecycle):
         self.client_left_early = True
         self.policy_applied = "tail"
         self._record(Cause.CLIENT_DISCONNECT, None, detail, at_ns, intent=True)
+        # The producer still runs: one that has ended with everything committed is completed.
         self.terminate(Cause.COMPLETED, "", at_ns, event=ON_DRAIN)
-        if self.producer is DRAINING:
-            self.max_drain_bytes = TAIL_BYTES
-            self.until_ns = at_ns + to_ns(TAIL_SECONDS)
+        self.max_drain_bytes = TAIL_BYTES
+        self.until_ns = at_ns + to_ns(TAIL_SECONDS)
 
     def _begin_grace(self, detail: str, at_ns: int) -> None:
         self.policy_applied = str(self.policy)

@@ -32,11 +32,15 @@ class Scope:
         self.session: Report | None = None
         self.gone: str | None = None
         """Why the reader is gone, once it is; whoever joins afterwards is ended at once."""
+        self.ended: tuple[Cause, str] | None = None
+        """What everything here was ended with; it holds for whoever joins afterwards, too."""
 
     def add(self, member: Governed) -> None:
         """Put `member` under this scope; it ends at once if the reader has already left."""
         self.members.append(member)
-        if self.gone is not None:
+        if self.ended is not None:
+            member.terminate(*self.ended)
+        elif self.gone is not None:
             member.disconnected(self.gone)
 
     def discard(self, member: Governed) -> None:
@@ -52,7 +56,8 @@ class Scope:
                 member.disconnected(detail)
 
     def terminate(self, cause: Cause, detail: str = "") -> None:
-        """End every member now."""
+        """End every member now, and whoever joins from now on."""
+        self.ended = self.ended or (cause, detail)
         for member in tuple(self.members):
             member.terminate(cause, detail)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Final
 
 from streamguard_core._push_session import PushSession
 from streamguard_core.chunks import AnyChunk
@@ -12,6 +12,10 @@ from streamguard_core.observers import Flushed
 from streamguard_core.policies import Rule
 from streamguard_core.producers import Drive
 from streamguard_core.receipt import Receipt
+
+
+_PULLED: Final = (Drive.ASYNC, Drive.BATCHES)
+_CANCEL: Final = Rule.CANCEL
 
 
 class StreamSession(PushSession):
@@ -134,5 +138,5 @@ class StreamSession(PushSession):
             self._start_pump()
 
     def _pulls(self) -> bool:
-        looks_ahead = self._gates or self._own_task or self._protocol.policy.rule is not Rule.CANCEL
-        return self._drive in (Drive.ASYNC, Drive.BATCHES) and not looks_ahead
+        looks_ahead = self._gates or self._own_task or self._protocol.policy.rule is not _CANCEL
+        return self._drive in _PULLED and not looks_ahead

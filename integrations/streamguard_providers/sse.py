@@ -328,6 +328,6 @@ def is_whole(data: bytes) -> bool:
         return False  # a number or a word may have been cut anywhere and still look whole
     try:
         msgspec.json.decode(data)
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return False
     return True

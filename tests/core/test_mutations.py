@@ -10,16 +10,38 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pytest
+
+from streamguard_core import (
+    Action,
+    Cause,
+    Deadlines,
+    Limits,
+    Offer,
+    Party,
+    Rule,
+    StreamProtocol,
+    cancel,
+    drain,
+    grace,
+)
 from streamguard_core import _lifecycle as lifecycle_module
 from streamguard_core import protocol as protocol_module
+from streamguard_core import transitions
 from streamguard_core._deadlines import tick
-from streamguard_core.explore import Driven
-from streamguard_core.protocol import StreamProtocol
+from streamguard_core._lifecycle import MAX_HISTORY
+from streamguard_core.explore import Driven, explore
+from streamguard_core.limits import DEFAULT_DEADLINES, DEFAULT_LIMITS
+from streamguard_core.transitions import Event
+
+Property = Callable[[type[StreamProtocol]], None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +73,7 @@ def _removals(node: ast.AST) -> Iterator[tuple[str, bool | int]]:
     if isinstance(node, ast.If | ast.IfExp):
         yield f"always {_short(node.test)}", True
         yield f"never {_short(node.test)}", False
-    elif isinstance(node, ast.Return | ast.Assign) and isinstance(node.value, CONDITION):
+    elif isinstance(node, ast.Return | ast.Assign) and _is_condition(node.value):
         what = "return" if isinstance(node, ast.Return) else f"{_short(node.targets[0])} ="
         yield f"{what} True", True
         yield f"{what} False", False
@@ -66,7 +88,11 @@ def _removals(node: ast.AST) -> Iterator[tuple[str, bool | int]]:
             yield f"always {_short(test)}", index
 
 
-CONDITION = (ast.Compare, ast.BoolOp, ast.UnaryOp)
+def _is_condition(node: ast.AST | None) -> bool:
+    """A truth value; `x or default` is none, though its operands count."""
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
+        return all(_is_condition(value) for value in node.values)
+    return isinstance(node, ast.Compare | ast.BoolOp | ast.UnaryOp)
 
 
 def _short(node: ast.AST) -> str:
@@ -118,21 +144,20 @@ def mutant(site: Site) -> type[StreamProtocol]:
     return _compiled(protocol_module, own, Lifecycle=lifecycle)  # type: ignore[no-any-return]
 
 
-SITES = {
-    site.name: site
-    for site in (*_sites(lifecycle_module, "Lifecycle"), *_sites(protocol_module, "StreamProtocol"))
-}
-
-
 MOST_DECISIONS = 100
 """A tick that takes more decisions than that would take them for ever."""
 
 
 def driven(site: Site) -> Driven:
-    """The protocol without one guard, made impatient: a deadline that is due for ever raises."""
+    """The protocol without one guard."""
+    return _impatient(mutant(site))
+
+
+def _impatient(protocol: type[StreamProtocol]) -> Driven:
+    """A deadline that is due for ever raises: a broken protocol must not hang its test."""
     left: int | None = None
 
-    class Impatient(mutant(site)):  # type: ignore[misc]
+    class Impatient(protocol):  # type: ignore[misc, valid-type]
         __slots__ = ()
 
         def terminate(self, *arguments: Any, **keywords: Any) -> bool:
@@ -149,3 +174,177 @@ def driven(site: Site) -> Driven:
         left = None
 
     return Driven(Impatient, counted_tick)
+
+
+# -- what catches each -----------------------------------------------------------------------------------
+
+
+def defaults(protocol: type[StreamProtocol]) -> None:
+    """What is not given is the default, what is given is kept."""
+    plain = protocol()
+    assert (plain.limits, plain.deadlines, plain.policy) == (
+        DEFAULT_LIMITS,
+        DEFAULT_DEADLINES,
+        cancel(),
+    )
+    assert not plain.timed
+    given = (Limits(max_inflight_commits=2), Deadlines(total=1), drain(1))
+    other = protocol(*given)
+    assert (other.limits, other.deadlines, other.policy, other.timed) == (*given, True)
+    assert not protocol(None, Deadlines(close=1)).timed
+
+
+def shown(protocol: type[StreamProtocol]) -> None:
+    """The repr shows the cause, once there is one."""
+    stream = protocol()
+    assert "signal=None" in repr(stream)
+    stream.terminate(Cause.BUDGET, "", 0)
+    assert "signal=BUDGET" in repr(stream)
+
+
+def first_instants(protocol: type[StreamProtocol]) -> None:
+    """Instants on the receipt are those of the first time."""
+    stream = protocol()
+    for instant in (1, 2):
+        stream.connected(instant)
+        stream.close_called(instant)
+        stream.offer(0, instant)
+    assert (stream.connected_ns, stream.close_called_ns, stream.first_chunk_ns) == (1, 1, 1)
+
+
+def bounded_history(protocol: type[StreamProtocol]) -> None:
+    """The history is bounded, and has the terminal signal."""
+    stream = protocol(None, None, grace(1))
+    for instant in range(2 * MAX_HISTORY):
+        stream.disconnected("", instant)
+        stream.reading()
+    stream.terminate(Cause.BUDGET, "", 0)
+    assert len(stream.history) <= MAX_HISTORY
+    assert stream.signal in stream.history
+
+
+def named_party(protocol: type[StreamProtocol]) -> None:
+    """Whoever is named is behind a cause (G14)."""
+    stream = protocol()
+    stream.terminate(Cause.INTERNAL_ERROR, "", 0, Party.APPLICATION)
+    assert stream.signal is not None
+    assert stream.signal.party is Party.APPLICATION
+
+
+def fast(protocol: type[StreamProtocol]) -> None:
+    """The fast path is taken where nothing is to be decided."""
+    stream = protocol()
+    stream.offer(1)
+    stream.clear(1)
+    stream.commit()
+    assert stream.relay(1)
+    assert stream.release(1)
+
+
+def without_bounds(protocol: type[StreamProtocol]) -> None:
+    """A grace without tokens and a drain without bytes are bounded by time alone (G9)."""
+    stream = protocol(None, None, grace(1))
+    stream.disconnected("", 0)
+    assert stream.offer(1) is Offer.ACCEPTED
+    stream = protocol(None, None, drain(1))
+    stream.disconnected("", 0)
+    assert stream.offer(1 << 30) is Offer.REFUSED
+    assert Action.CLOSE_PRODUCER not in stream.pending
+
+
+PROPERTIES: dict[str, Property] = {
+    holds.__name__: holds
+    for holds in (
+        defaults,
+        shown,
+        first_instants,
+        bounded_history,
+        named_party,
+        fast,
+        without_bounds,
+    )
+}
+
+GUARDS = tomllib.loads(Path(__file__).with_name("guards.toml").read_text(encoding="utf-8"))
+EXPLORED: dict[str, str] = GUARDS["explored"]
+LOST: dict[str, str] = GUARDS["properties"]
+EQUIVALENT: dict[str, str] = GUARDS["equivalent"]
+
+SITES = {
+    site.name: site
+    for site in (*_sites(lifecycle_module, "Lifecycle"), *_sites(protocol_module, "StreamProtocol"))
+}
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_property_holds(name: str) -> None:
+    """The protocol as it is has every property that a mutant below must lack."""
+    PROPERTIES[name](StreamProtocol)
+
+
+def test_every_guard_is_named() -> None:
+    """Whoever adds a condition to the protocol says what catches its loss, or why nothing can."""
+    named = [*EXPLORED, *LOST, *EQUIVALENT]
+    gone = [name for name in named if name not in SITES]
+    assert not gone, "guards.toml names what is no guard any more"
+    found = [_line(name) for name in SITES if name not in named]
+    assert not found, "guards.toml lacks:\n" + "\n".join(found)
+    assert len(set(named)) == len(named), "guards.toml names a guard twice"
+
+
+@pytest.mark.parametrize("name", EXPLORED)
+def test_explorer_notices(name: str) -> None:
+    """Without the guard the explorer finds a violation of the guarantee that it holds up."""
+    guarantee, rule = EXPLORED[name].split()
+    assert guarantee in _broken(name, Rule(rule))
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_property_notices(name: str) -> None:
+    """Without the guard a property is lost that no state shows."""
+    with pytest.raises((AssertionError, AttributeError, TypeError)):
+        PROPERTIES[LOST[name]](driven(SITES[name]).protocol)
+
+
+@pytest.mark.parametrize("name", EQUIVALENT)
+def test_equivalent_has_a_reason(name: str) -> None:
+    """A condition whose loss nothing shows says why, in a sentence."""
+    assert len(EQUIVALENT[name].split()) >= 3
+
+
+def _broken(name: str, rule: Rule) -> list[str]:
+    """The guarantees that are broken first without a guard."""
+    found = explore((rule,), driven=driven(SITES[name]), stop_at_first=True)
+    return [violation.guarantee for violation in found.violations]
+
+
+def _line(name: str) -> str:
+    """The line that guards.toml needs; one without a guarantee needs a property, or a reason."""
+    for rule in Rule:
+        if broken := _broken(name, rule):
+            return f'"{name}" = "{broken[0]} {rule}"'
+    return f'"{name}" = ""'
+
+
+# -- the cells of the tables are guards, too -------------------------------------------------------------
+
+CELLS = [
+    pytest.param(name, state, event, id=f"{name} {state.name} {event.name}")
+    for name in ("STREAM_TABLE", "PRODUCER_TABLE", "CONSUMER_TABLE")
+    for state, row in getattr(transitions, name).items()
+    for event in row
+]
+
+
+@pytest.mark.parametrize(("name", "state", "event"), CELLS)
+def test_explorer_notices_a_cell_that_is_gone(name: str, state: Any, event: Event) -> None:
+    """A transition that is missing from a table is noticed under one of the policies."""
+    tables = {**vars(transitions)}
+    tables[name] = {key: {**row} for key, row in tables[name].items()}
+    del tables[name][state][event]
+    table = SimpleNamespace(**tables)
+    tree = _class_of(lifecycle_module, "Lifecycle")
+    lifecycle = _compiled(lifecycle_module, tree, table=table)
+    own = _class_of(protocol_module, "StreamProtocol")
+    protocol = _compiled(protocol_module, own, Lifecycle=lifecycle, table=table)
+    assert explore(driven=_impatient(protocol), stop_at_first=True).violations
