@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Final
 
-from bench import cases, counted, leaving, memory
+from bench import callgrind, cases, counted, leaving, memory
 from bench.cases import BARE, DEQUE, INLINED, PULL, PUSH, Case
 from bench.harness import Bar, Row, Run, Table, main, measure
 
@@ -112,7 +112,7 @@ async def tables(*, quick: bool, valgrind: bool) -> AsyncIterator[Table]:
     yield await flat(rounds)
     yield await opening(rounds, 200 if quick else 500)
     yield await leaving.table()
-    if valgrind and counted.available():
+    if valgrind and callgrind.available():
         for table in counted.tables(INSTRUCTION_BARS):
             yield table
 

@@ -49,6 +49,10 @@ class Row:
     high: float | None = None
     bar: Bar | None = None
 
+    def judged(self, limit: float) -> Row:
+        """The same with a bar."""
+        return replace(self, bar=Bar(limit))
+
     def verdict(self) -> str:
         """The bar's verdict, empty without one."""
         judged = self.value if self.ratio is None else self.ratio

@@ -77,7 +77,7 @@ async def _measure(streams: int, weigh: Callable[[], int]) -> dict[str, float]:
     if weigh is _allocated:
         tracemalloc.start()
     for hold in HOLDERS.values():  # what is made once is made here
-        tasks.append(asyncio.create_task(hold(until)))
+        tasks.append(asyncio.create_task(hold(until)))  # noqa: PERF401
     await _settle()
     for name, hold in HOLDERS.items():
         before = weigh()

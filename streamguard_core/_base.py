@@ -173,7 +173,11 @@ class SessionBase:
             self._closers = []
         closers = self._closers
         closers.append(callback)
-        if not self._protocol.live and self._protocol.producer is not DRAINING and callback in closers:
+        if (
+            not self._protocol.live
+            and self._protocol.producer is not DRAINING
+            and callback in closers
+        ):
             # The cutoff came from another thread meanwhile, and may have run the list before us.
             closers.remove(callback)
             _call_closer(callback)

@@ -36,9 +36,7 @@ class BatchSession(PullSession):
             while batch := await self._read_ready_pull(limit):
                 yield batch
         except GeneratorExit:
-            self._apply(
-                lambda now_ns: self._protocol.disconnected("the reader closed its iterator", now_ns)
-            )
+            self._apply(lambda now_ns: self._leave("the reader closed its iterator", now_ns))
 
     async def _pull_ready(  # noqa: C901 - one frame on purpose: a call per chunk is what it would cost
         self, limit: int

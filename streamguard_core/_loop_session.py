@@ -138,7 +138,7 @@ class LoopSession(SessionBase):
 
     def disconnected(self, detail: str = "") -> None:
         """The reader's transport is gone: intent, which the policy turns into authority (G9)."""
-        self._apply(lambda now_ns: self._protocol.disconnected(detail, now_ns))
+        self._apply(lambda now_ns: self._leave(detail, now_ns))
 
     def reconnected(self) -> None:
         """Under `grace`: the reader is back, the stream goes on."""
@@ -163,7 +163,7 @@ class LoopSession(SessionBase):
             if self._drive in (Drive.ASYNC, Drive.SYNC):
                 await Unread(self._producer).aclose()
             return
-        self._apply(lambda now_ns: self._protocol.disconnected("the session was closed", now_ns))
+        self._apply(lambda now_ns: self._leave("the session was closed", now_ns))
         self._apply(self._protocol.leave)
         if not self._protocol.live:
             await self.receipt()
@@ -223,6 +223,10 @@ class LoopSession(SessionBase):
 
     def _given_up(self) -> None:
         """The close deadline passed."""
+
+    def _leave(self, detail: str, now_ns: int) -> None:
+        """The reader has left."""
+        self._protocol.disconnected(detail, now_ns)
 
     # -- inside ----------------------------------------------------------------------------------------
 

@@ -240,6 +240,7 @@ class SessionOut:
         """The cutoff: whoever waits for room is told, and a chunk that nobody awaits is late."""
         if self.unawaited is not None:
             self.settle(self.unawaited)
+            self.unawaited = None
         while self.putters:
             self.wake_producer()
 

@@ -406,11 +406,7 @@ class PullSession(LoopSession):
         # A CancelledError that nobody asked for is an error of the producer's own.
         interrupted = isinstance(error, asyncio.CancelledError) and (ours or outside)
         if outside:
-            self._apply(
-                lambda now_ns: self._protocol.disconnected(
-                    "the reader's task was cancelled", now_ns
-                )
-            )
+            self._apply(lambda now_ns: self._leave("the reader's task was cancelled", now_ns))
         self._source_broke(source, None if interrupted else error)
         if outside:
             # Also where the producer's clean-up has put an error of its own in its place.
@@ -435,7 +431,7 @@ class PullSession(LoopSession):
         self._within = None
         source, self._source = self._source, None
         protocol = self._protocol
-        self._apply(lambda now_ns: protocol.disconnected("the reader closed its iterator", now_ns))
+        self._apply(lambda now_ns: self._leave("the reader closed its iterator", now_ns))
         self._refuse_rest()
         self._reading = False
         if source is None or self._winding is not None:
@@ -454,6 +450,9 @@ class PullSession(LoopSession):
         except BaseException as raised:
             error = raised
         self._producer_ended(error)
+
+    def _leave(self, detail: str, now_ns: int) -> None:
+        self._protocol.disconnected(detail, now_ns, len(self._rest or ()))
 
     def _refuse_rest(self) -> None:
         """What a producer handed over and was not accepted before the cutoff is late."""
@@ -515,6 +514,7 @@ class PullSession(LoopSession):
 
     def _wind(self) -> None:
         """Close the iterator from a task of its own; under a drain, read it on first."""
+        self._refuse_rest()
         if self._winding is None:
             source, self._source = self._source, None
             step, self._step = self._step, None

@@ -46,7 +46,7 @@ class Winding:
         try:
             await self._drain()
             if self._step is not None:
-                await self._step.cancel(asyncio.CancelledError())
+                self._refuse(await self._step.cancel(asyncio.CancelledError()))
         except (StopAsyncIteration, asyncio.CancelledError):
             pass
         except BaseException as raised:
@@ -60,10 +60,13 @@ class Winding:
     async def _drain(self) -> None:
         """Refuse and count until the iterator ends or is interrupted."""
         session = self._session
-        protocol, clock = session._protocol, session._clock
-        while protocol.producer is DRAINING:
+        while session._protocol.producer is DRAINING:
             step, self._step = self._step, None
-            item = await (self._source.__anext__() if step is None else step.wait())
-            for chunk in item if session._drive is Drive.BATCHES else [item]:
-                protocol.offer(buffer_size(chunk), clock.monotonic_ns())
+            self._refuse(await (self._source.__anext__() if step is None else step.wait()))
             session._perform()
+
+    def _refuse(self, item: Any) -> None:
+        """Count what came after the cutoff (G2)."""
+        session = self._session
+        for chunk in item if session._drive is Drive.BATCHES else [item]:
+            session._protocol.offer(buffer_size(chunk), session._clock.monotonic_ns())

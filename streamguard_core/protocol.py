@@ -237,8 +237,12 @@ class StreamProtocol(Lifecycle):
             if self.live:
                 self.until_ns = self.max_away_produced = None
 
-    def disconnected(self, detail: str, at_ns: int) -> None:
-        """The consumer's transport is gone: intent, which the policy turns into authority (G9)."""
+    def disconnected(self, detail: str, at_ns: int, unaccepted: int = 0) -> None:
+        """The consumer's transport is gone: intent, which the policy turns into authority (G9).
+
+        `unaccepted` counts chunks that the producer has handed over and that were not offered yet: with any
+        of them the stream is not whole, whatever the provider has said.
+        """
         if self.consumer is ENDED or self.state is SEALED:
             return
         away = self.consumer is AWAY
@@ -250,7 +254,7 @@ class StreamProtocol(Lifecycle):
         if away:
             return
         self._move(ON_LEAVE)
-        if self.finish is not None and self.produced == self.committed:
+        if self.finish is not None and self.produced == self.committed and not unaccepted:
             self._harvest_tail(detail, at_ns)
         elif self.policy.rule is Rule.GRACE:
             self._begin_grace(detail, at_ns)

@@ -13,7 +13,6 @@ from streamguard_core.policies import Rule
 from streamguard_core.producers import Drive
 from streamguard_core.receipt import Receipt
 
-
 _PULLED: Final = (Drive.ASYNC, Drive.BATCHES)
 _CANCEL: Final = Rule.CANCEL
 

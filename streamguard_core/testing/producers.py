@@ -47,6 +47,7 @@ class Played:
 
     Attributes:
         begun: how often it was begun; a stream calls its producer once.
+        emitted: chunks that were handed over, whatever became of them.
         accepted: chunks that were taken.
         refused: chunks that came too late and were refused.
         interrupted: cancellations that arrived.
@@ -54,7 +55,8 @@ class Played:
     """
 
     def __init__(self) -> None:
-        self.begun = self.accepted = self.refused = self.interrupted = self.ended = 0
+        self.begun = self.emitted = self.accepted = self.refused = 0
+        self.interrupted = self.ended = 0
         self.deaf = False
         self.at_end: BaseException | None = None
         self.late: tuple[AnyChunk, ...] = ()
@@ -149,7 +151,7 @@ class ScriptedProducer:
                 for chunk in chunks:
                     self._call(out, chunk)
             case EmitFromThread(chunks):
-                await _in_thread(lambda: [out(chunk) for chunk in chunks])
+                await _in_thread(lambda: [self._offer(out, chunk) for chunk in chunks])
             case EmitLate(chunks):
                 self.played.late += chunks
             case Wait() | Hang():
@@ -159,7 +161,7 @@ class ScriptedProducer:
 
     async def _emit(self, out: Out, chunk: AnyChunk) -> None:
         try:
-            await self.played.sit_out(lambda: out(chunk))
+            await self.played.sit_out(lambda: self._offer(out, chunk))
         except CutOffError:
             self.played.refused += 1
             if not self.played.deaf:
@@ -167,9 +169,13 @@ class ScriptedProducer:
         else:
             self.played.accepted += 1
 
+    def _offer(self, out: Out, chunk: AnyChunk) -> Awaitable[None]:
+        self.played.emitted += 1
+        return out(chunk)
+
     def _call(self, out: Out, chunk: AnyChunk) -> None:
         try:
-            out(chunk)
+            self._offer(out, chunk)
         except CutOffError:
             self.played.refused += 1
 
@@ -189,9 +195,11 @@ async def scripted_iterator(
         played: where to note what happened.
         report: what `finish()` and `call()` get; usually the session.
     """
-    async with aclosing(_play_pull(script, played or Played(), report)) as batches:
+    played = played or Played()
+    async with aclosing(_play_pull(script, played, report)) as batches:
         async for batch in batches:
             for chunk in batch:
+                played.emitted += 1
                 yield chunk
 
 
@@ -202,9 +210,12 @@ class ScriptedPull:
         self._script = script
         self.played = Played()
 
-    def stream(self, *, report: Report) -> AsyncGenerator[list[AnyChunk], None]:
+    async def stream(self, *, report: Report) -> AsyncGenerator[list[AnyChunk], None]:
         """Play the script once."""
-        return _play_pull(self._script, self.played, report)
+        async with aclosing(_play_pull(self._script, self.played, report)) as batches:
+            async for batch in batches:
+                self.played.emitted += len(batch)
+                yield batch
 
 
 def scripted_blocking(
@@ -275,6 +286,7 @@ def _play_blocking(
             match step:
                 case Emit(chunks) | EmitWithoutAwaiting(chunks) | EmitFromThread(chunks):
                     for chunk in chunks:
+                        played.emitted += 1
                         yield chunk
                         played.accepted += 1
                 case EmitLate(chunks):
@@ -285,7 +297,9 @@ def _play_blocking(
                     played.hang_in_thread()
                 case _:
                     played.common(step, None)
-        yield from played.late
+        for chunk in played.late:
+            played.emitted += 1
+            yield chunk
     finally:
         played.end()
 

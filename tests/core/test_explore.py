@@ -135,7 +135,7 @@ class Raising(StreamProtocol):
 
     __slots__ = ()
 
-    def disconnected(self, detail: str, at_ns: int) -> None:
+    def disconnected(self, detail: str, at_ns: int, unaccepted: int = 0) -> None:
         raise KeyError(detail)
 
 

@@ -100,6 +100,19 @@ async def test_the_rest_of_a_batch_at_the_cutoff(build_async: Build) -> None:
         assert receipt.produced + receipt.late == 8
 
 
+async def test_the_rest_of_a_batch_when_nobody_reads_at_the_cutoff() -> None:
+    """The reader of a batch is sending when the cutoff comes: what it has not been handed is late."""
+    for ending in ("cancel", "shutdown"):
+        session = StreamSession(ScriptedPull(emit(*"abc"), hang()))
+        assert await session.read_ready(1) == ["a"]
+        if ending == "cancel":
+            session.cancel()
+            receipt = await session.receipt()
+        else:
+            receipt = await session.shutdown()
+        assert (receipt.produced, receipt.late) == (1, 2)
+
+
 async def test_a_waiting_chunk_that_is_awaited_late(read_all: ReadAll) -> None:
     """An emitter may do something else before it awaits, as long as it emits nothing meanwhile."""
 
