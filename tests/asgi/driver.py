@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Literal, Self
+
+from streamguard_core import Cause, Receipt
 
 Mode = Literal["silent", "raising", "blocking"]
 Wire = list[tuple[bytes, bytes]]
@@ -222,6 +225,20 @@ async def eventually(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(BOUND):
         while not condition():  # noqa: ASYNC110 - nothing tells: the loop itself is watched
             await asyncio.sleep(0)
+
+
+def eos(server: Server) -> dict[str, Any]:
+    """The data of the one `eos`, which is the last event."""
+    named = [data for name, data in server.events if name == "eos"]
+    assert len(named) == 1
+    assert server.events[-1] == ("eos", named[0])
+    said: dict[str, Any] = json.loads(named[0])
+    return said
+
+
+def causes(receipts: list[Receipt]) -> list[Cause]:
+    """The causes of some receipts."""
+    return [receipt.cause for receipt in receipts]
 
 
 class Engine:

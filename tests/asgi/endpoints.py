@@ -7,13 +7,15 @@ import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, Query
+from fastapi import Depends, FastAPI, Query
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from streamguard_asgi import GuardedResponse
-from streamguard_core import StreamSession
+from streamguard_asgi import GuardedResponse, StreamGuardMiddleware, guard_stream
+from streamguard_core import Cause, MemoryLedger, StreamSession
+
+from .driver import Server
 
 if TYPE_CHECKING:
     from streamguard_core import Producer
@@ -45,7 +47,7 @@ class Pushing:
             await out(text)
 
 
-async def pieces(*texts: str) -> AsyncIterator[str]:
+async def pieces(*texts: Any) -> AsyncIterator[Any]:
     """An async iterator."""
     for text in texts:
         yield text
@@ -145,3 +147,26 @@ TAKEN_OVER: dict[str, Callable[..., Any]] = {
     "streaming_response_of_a_generator": streaming_response_of_a_generator,
 }
 """Those whose own response is streamed under guard."""
+
+KINDS = EVENTS | TAKEN_OVER
+
+
+class Rig:
+    """A FastAPI application with one endpoint under guard, and its receipts."""
+
+    def __init__(self, endpoint: Callable[..., Any] | None = None, **options: Any) -> None:
+        self.ledger = MemoryLedger()
+        self.app = FastAPI()
+        self.app.add_middleware(StreamGuardMiddleware, ledger=self.ledger)
+        if endpoint is not None:
+            guarded = guard_stream(**options)(endpoint)
+            self.app.api_route("/{name}", methods=["GET", "HEAD"])(guarded)
+
+    def server(self, path: str = "/x", **options: Any) -> Server:
+        """One request to it."""
+        return Server(self.app, path, **options)
+
+    @property
+    def causes(self) -> list[Cause]:
+        """The causes of the receipts."""
+        return [receipt.cause for receipt in self.ledger.receipts]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
-import logging
-import threading
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -16,46 +13,21 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from streamguard_asgi import GuardedResponse, StreamGuardMiddleware, current_scope, guard_stream
-from streamguard_asgi.endpoints import REQUEST_PARAMETER
 from streamguard_core import (
     Cause,
     CutOffError,
-    Deadlines,
     LedgerError,
     MemoryLedger,
     StreamSession,
     UsageError,
 )
 
-from .driver import Engine, Server, eventually
-from .endpoints import EVENTS, TAKEN_OVER, Mark, Prompt, pieces
-
-KINDS = EVENTS | TAKEN_OVER
-
-
-class Rig:
-    """A FastAPI application with one endpoint under guard, and its receipts."""
-
-    def __init__(self, endpoint: Callable[..., Any] | None = None, **options: Any) -> None:
-        self.ledger = MemoryLedger()
-        self.app = FastAPI()
-        self.app.add_middleware(StreamGuardMiddleware, ledger=self.ledger)
-        if endpoint is not None:
-            guarded = guard_stream(**options)(endpoint)
-            self.app.api_route("/{name}", methods=["GET", "HEAD"])(guarded)
-
-    def server(self, path: str = "/x", **options: Any) -> Server:
-        """One request to it."""
-        return Server(self.app, path, **options)
-
-    @property
-    def causes(self) -> list[Cause]:
-        """The causes of the receipts."""
-        return [receipt.cause for receipt in self.ledger.receipts]
+from .driver import Server
+from .endpoints import EVENTS, KINDS, Mark, Prompt, Rig, pieces
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -67,18 +39,6 @@ async def test_every_kind_of_endpoint_streams_events(name: str) -> None:
     assert server.events[:-1] == [("message", "hello"), ("message", "!!")]
     assert server.events[-1][0] == "eos"
     assert rig.causes == ([Cause.COMPLETED] if name != "session" else [])
-
-
-@pytest.mark.parametrize("name", TAKEN_OVER)
-async def test_a_response_of_starlettes_stays_what_it_is(name: str) -> None:
-    """Bytes, status, headers and media type are the application's; the stream is ours."""
-    rig = Rig(TAKEN_OVER[name])
-    server = await rig.server("/hello?loud=1&n=2").run()
-    assert server.text == "hello!!"
-    assert (server.status, server.headers["x-mine"]) == (201, "1")
-    assert server.headers["content-type"] == "text/plain; charset=utf-8"
-    assert server.complete
-    assert rig.causes == [Cause.COMPLETED]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -303,262 +263,6 @@ async def test_a_session_of_the_endpoints_own_is_the_only_one() -> None:
         0,
         2,
     )
-
-
-async def test_sse_starlettes_response_is_taken_over_too() -> None:
-    """Its items are encoded by its own rules; its headers stay; a blocking or failing one is governed."""
-    sse = pytest.importorskip("sse_starlette")
-
-    async def chat() -> Any:
-        async def items() -> Any:
-            yield {"data": "a\nb", "event": "note"}
-            yield "plain"
-
-        return sse.EventSourceResponse(items(), headers={"x-mine": "1"})
-
-    rig = Rig(chat)
-    server = await rig.server().run()
-    assert server.text == "event: note\r\ndata: a\r\ndata: b\r\n\r\ndata: plain\r\n\r\n"
-    assert server.headers["x-mine"] == "1"
-    assert rig.causes == [Cause.COMPLETED]
-
-
-async def test_the_reader_of_sse_starlettes_response_leaves() -> None:
-    """Its generator is closed, not dropped, wherever it is."""
-    sse = pytest.importorskip("sse_starlette")
-    engine = Engine(2)
-
-    async def chat() -> Any:
-        return sse.EventSourceResponse(engine.stream())
-
-    for stalled in (False, True):
-        engine = Engine(2)
-        rig = Rig(chat)
-        async with rig.server() as server:
-            await server.until(lambda: server.text.count("token") == 2)
-            if stalled:
-                server.stall()
-                engine.make(50)
-                await eventually(lambda: server.senders)
-            server.leave()
-            await server.ended()
-        assert rig.causes == [Cause.CLIENT_DISCONNECT]
-        assert engine.closed
-
-
-async def test_failures_of_taken_over_responses_do_not_end_cleanly() -> None:
-    """G13: bytes that broke off are not followed by a last message."""
-
-    async def failing() -> Any:
-        yield b"half"
-        raise ValueError
-
-    async def chat() -> Any:
-        return StreamingResponse(failing())
-
-    rig = Rig(chat)
-    server = await rig.server().run()
-    assert server.text == "half"
-    assert not server.complete
-    assert rig.causes == [Cause.PRODUCER_ERROR]
-
-
-# -- the reader leaves before there is a response --------------------------------------------------
-
-
-async def test_an_endpoint_that_waits_for_its_provider_is_cancelled() -> None:
-    """The reader leaves while the coroutine still awaits `create()`: it is cancelled at once."""
-    waiting, cancelled = asyncio.Event(), []
-
-    async def chat() -> Any:
-        try:
-            waiting.set()
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.append(1)
-            raise
-
-    rig = Rig(chat)
-    async with rig.server() as server:
-        await waiting.wait()
-        server.leave()
-        await server.ended()
-        assert server.task is not None
-        assert server.task.cancelling() == 0
-    assert cancelled == [1]
-    assert rig.causes == [Cause.CLIENT_DISCONNECT]
-    assert server.sent == []
-    assert server.sent_after_leaving == 0
-
-
-async def test_an_endpoint_that_ignores_the_cutoff_is_cleaned_up_after() -> None:
-    """What it opened in spite of everything is closed, not streamed."""
-    waiting, let_go, closed = asyncio.Event(), asyncio.Event(), []
-
-    class Opened:
-        def __aiter__(self) -> Any:
-            raise AssertionError("read")
-
-        async def close(self) -> None:
-            closed.append(1)
-
-    async def chat() -> Any:
-        while not let_go.is_set():
-            try:
-                waiting.set()
-                await let_go.wait()
-            except asyncio.CancelledError:
-                let_go.set()
-        return Opened()
-
-    rig = Rig(chat)
-    async with rig.server() as server:
-        await waiting.wait()
-        server.leave()
-        await server.ended()
-    assert closed == [1]
-    assert rig.causes == [Cause.CLIENT_DISCONNECT]
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-async def test_a_function_in_a_thread_is_left_and_its_result_closed(wrapped: bool) -> None:
-    """A thread cannot be interrupted: the request ends at once, and what the thread returns later is closed."""
-    running, let_go, closed = threading.Event(), threading.Event(), []
-
-    class Opened:
-        def __aiter__(self) -> Any:
-            return self
-
-        async def __anext__(self) -> Any:
-            raise AssertionError("read")
-
-        async def aclose(self) -> None:
-            closed.append(1)
-
-    def chat() -> Any:
-        running.set()
-        assert let_go.wait(5)
-        return StreamingResponse(Opened()) if wrapped else Opened()
-
-    rig = Rig(chat)
-    async with rig.server() as server:
-        await eventually(running.is_set)
-        server.leave()
-        await server.ended()
-        assert rig.causes == [Cause.CLIENT_DISCONNECT]
-        let_go.set()
-        await eventually(lambda: closed)
-    assert closed == [1]
-
-
-async def test_a_thread_that_fails_after_its_reader_left_hurts_nobody(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """What it raises then, or what closing its result raises, is logged by its type."""
-    for closes in (False, True):
-        running, let_go = threading.Event(), threading.Event()
-
-        class Broken:
-            async def aclose(self) -> None:
-                raise ValueError("sk-secret")
-
-        def chat(running: Any = running, let_go: Any = let_go, closes: bool = closes) -> Any:
-            running.set()
-            assert let_go.wait(5)
-            if closes:
-                return Broken()
-            raise KeyError("sk-secret")
-
-        app = StreamGuardMiddleware(Starlette(routes=[Route("/", _bare(guard_stream(chat)))]))
-        with caplog.at_level(logging.INFO, "streamguard"):
-            async with Server(app) as server:
-                await eventually(running.is_set)
-                server.leave()
-                await server.ended()
-                let_go.set()
-                await eventually(lambda app=app: not app._late)  # type: ignore[misc]
-    assert "an endpoint raised KeyError after its stream was cut off" in caplog.text
-    assert "closing what an endpoint had returned raised ValueError" in caplog.text
-    assert "secret" not in caplog.text
-
-
-def _bare(guarded: Any) -> Any:
-    async def endpoint(request: Request) -> Any:
-        return await guarded(**{REQUEST_PARAMETER: request})
-
-    return endpoint
-
-
-@pytest.mark.parametrize("threaded", [False, True])
-async def test_a_reader_that_left_before_costs_nothing(threaded: bool) -> None:
-    """Gone before the endpoint began: it is not called, and the receipt's cost is a definite zero."""
-    called: list[int] = []
-
-    def function() -> Any:
-        called.append(1)
-        return pieces("a")
-
-    async def coroutine() -> Any:
-        return function()
-
-    rig = Rig(function if threaded else coroutine)
-    server = rig.server()
-    server.leave()
-    await server.run()
-    await eventually(lambda: len(asyncio.all_tasks()) == 1)
-    assert called == []
-    (receipt,) = rig.ledger.receipts
-    assert (receipt.cause, receipt.produced) == (Cause.CLIENT_DISCONNECT, 0)
-
-
-async def test_a_deadline_before_the_response_is_a_status() -> None:
-    """A provider that never answers is a 504 and an explicit end, not a hanging request."""
-
-    async def chat() -> Any:
-        await asyncio.Event().wait()
-
-    rig = Rig(chat, deadlines=Deadlines(first_token=0.02))
-    server = await rig.server().run()
-    assert server.status == 504
-    assert json.loads(server.events[0][1])["cause"] == "TIMEOUT_FIRST_TOKEN"
-    assert rig.causes == [Cause.TIMEOUT_FIRST_TOKEN]
-
-
-async def test_what_the_cutoff_breaks_in_an_endpoint_is_not_its_failure() -> None:
-    """The cause is the reader's leaving, also when the endpoint turns its broken call into an HTTP error."""
-    waiting = asyncio.Event()
-
-    async def chat() -> Any:
-        try:
-            waiting.set()
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            raise HTTPException(502, "provider broke") from None
-
-    rig = Rig(chat)
-    async with rig.server() as server:
-        await waiting.wait()
-        server.leave()
-        await server.ended()
-    assert rig.causes == [Cause.CLIENT_DISCONNECT]
-
-
-async def test_a_server_that_cancels_the_endpoint_is_told_apart() -> None:
-    """A host that cancels before there is a response: its cancellation propagates, one receipt, its cause."""
-    waiting = asyncio.Event()
-
-    async def chat() -> Any:
-        waiting.set()
-        await asyncio.Event().wait()
-
-    rig = Rig(chat)
-    async with rig.server() as server:
-        await waiting.wait()
-        assert server.task is not None
-        server.task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await server.ended()
-    assert rig.causes == [Cause.OPERATOR_CANCEL]
 
 
 # -- alone, and wrong ------------------------------------------------------------------------------

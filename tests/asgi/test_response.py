@@ -1,53 +1,35 @@
-"""`GuardedResponse`: the contract of its headers, one explicit end, batches, pings, and slow readers."""
+"""`GuardedResponse`: the contract of its headers, one explicit end, batches, and gates."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from starlette.background import BackgroundTask
 
-from streamguard_asgi import STREAM_ID_HEADER, GuardedResponse, StreamGuardMiddleware, current_scope
+from streamguard_asgi import STREAM_ID_HEADER, GuardedResponse
 from streamguard_core import (
     CUT,
     PASS,
     AnyChunk,
     Cause,
     Chunk,
-    Deadlines,
     LedgerError,
     MemoryLedger,
     StreamSession,
     TruncatedStream,
     UsageError,
     Verdict,
-    grace,
 )
 
-from .driver import Engine, Server, eventually
-
-
-async def words(*texts: Any) -> AsyncIterator[Any]:
-    """A producer with everything at hand."""
-    for text in texts:
-        yield text
-
-
-def eos(server: Server) -> dict[str, Any]:
-    """The data of the one `eos`, which is the last event."""
-    named = [data for name, data in server.events if name == "eos"]
-    assert len(named) == 1
-    assert server.events[-1] == ("eos", named[0])
-    said: dict[str, Any] = json.loads(named[0])
-    return said
+from .driver import Engine, Server, eos
+from .endpoints import pieces
 
 
 async def test_the_headers_are_those_of_sse_starlette() -> None:
     """Nothing caches or buffers an event stream, and its reader learns its name."""
-    session = StreamSession(words("a"))
+    session = StreamSession(pieces("a"))
     server = await Server(GuardedResponse(session)).run()
     assert server.status == 200
     assert server.headers == {
@@ -62,7 +44,7 @@ async def test_the_headers_are_those_of_sse_starlette() -> None:
 
 async def test_headers_of_the_caller_win() -> None:
     """What the caller says is not said twice."""
-    response = GuardedResponse(words("a"), 201, {"Cache-Control": "private", "x-mine": "1"})
+    response = GuardedResponse(pieces("a"), 201, {"Cache-Control": "private", "x-mine": "1"})
     response.set_cookie("seen", "1")
     server = await Server(response).run()
     assert server.status == 201
@@ -74,14 +56,14 @@ async def test_headers_of_the_caller_win() -> None:
 
 async def test_a_stream_id_that_is_no_header_is_left_out() -> None:
     """A name with a line end in it cannot forge a header."""
-    session = StreamSession(words("a"), stream_id="a\r\nx-evil: 1")
+    session = StreamSession(pieces("a"), stream_id="a\r\nx-evil: 1")
     server = await Server(GuardedResponse(session)).run()
     assert STREAM_ID_HEADER not in server.headers
 
 
 async def test_the_end_is_explicit() -> None:
     """A whole stream ends with `eos`, which says how, and with the last message."""
-    session = StreamSession(words("never ", "again"))
+    session = StreamSession(pieces("never ", "again"))
     server = await Server(GuardedResponse(session)).run()
     assert server.events[:-1] == [("message", "never "), ("message", "again")]
     assert eos(server) == {
@@ -110,7 +92,7 @@ async def test_the_finish_is_what_the_provider_said() -> None:
 
 async def test_an_empty_stream_ends_too() -> None:
     """No chunk, one end."""
-    server = await Server(GuardedResponse(words())).run()
+    server = await Server(GuardedResponse(pieces())).run()
     assert eos(server)["committed"] == 0
 
 
@@ -172,7 +154,7 @@ async def test_text_that_failed_is_broken_off() -> None:
 async def test_lines_and_text_by_accept() -> None:
     """The reader's `Accept` chooses the format, and its content type says so."""
     for accept, start in ((b"application/x-ndjson", '{"text":"a"}\n{"eos":'), (b"text/plain", "a")):
-        server = await Server(GuardedResponse(words("a")), headers=[(b"accept", accept)]).run()
+        server = await Server(GuardedResponse(pieces("a")), headers=[(b"accept", accept)]).run()
         assert server.headers["content-type"] == f"{accept.decode()}; charset=utf-8"
         assert server.text.startswith(start)
         assert server.complete
@@ -180,7 +162,7 @@ async def test_lines_and_text_by_accept() -> None:
 
 async def test_an_explicit_media_type_is_not_negotiated() -> None:
     """What the application chose holds, whatever the reader accepts."""
-    response = GuardedResponse(words("a"), media_type="application/x-ndjson")
+    response = GuardedResponse(pieces("a"), media_type="application/x-ndjson")
     server = await Server(response, headers=[(b"accept", b"text/plain")]).run()
     assert server.headers["content-type"] == "application/x-ndjson"
     assert "vary" not in server.headers
@@ -189,14 +171,14 @@ async def test_an_explicit_media_type_is_not_negotiated() -> None:
 
 async def test_bytes_of_an_own_format_are_passed_on() -> None:
     """A media type we do not know is the application's business: bytes in, bytes out, no `eos`."""
-    server = await Server(GuardedResponse(words(b"\x00", b"\xff"), media_type="audio/wav")).run()
+    server = await Server(GuardedResponse(pieces(b"\x00", b"\xff"), media_type="audio/wav")).run()
     assert server.headers["content-type"] == "audio/wav"
     assert b"".join(server.bodies) == b"\x00\xff"
 
 
 async def test_ids_are_commit_offsets() -> None:
     """With `ids` every event says where to resume."""
-    server = await Server(GuardedResponse(words("a", "b"), ids=True)).run()
+    server = await Server(GuardedResponse(pieces("a", "b"), ids=True)).run()
     assert "id: 1\ndata: a\n\nid: 2\ndata: b\n\n" in server.text
 
 
@@ -258,7 +240,7 @@ async def test_no_record_no_stream() -> None:
 
 async def test_a_stream_that_was_cut_before_it_began_has_a_status() -> None:
     """A status is still free to say what went wrong."""
-    session = StreamSession(words("a"))
+    session = StreamSession(pieces("a"))
     session.start()
     session.terminate(Cause.TIMEOUT_CONNECT)
     server = await Server(GuardedResponse(session)).run()
@@ -269,210 +251,15 @@ async def test_a_stream_that_was_cut_before_it_began_has_a_status() -> None:
 async def test_wrong_use_is_said_at_once() -> None:
     """Bad arguments raise where they are given, with what to do."""
     with pytest.raises(UsageError, match="ping=0"):
-        GuardedResponse(words("a"), ping=0)
+        GuardedResponse(pieces("a"), ping=0)
     with pytest.raises(UsageError, match="send_timeout=-1"):
-        GuardedResponse(words("a"), send_timeout=-1)
+        GuardedResponse(pieces("a"), send_timeout=-1)
     with pytest.raises(UsageError, match="tags were given for a session that is built already"):
-        GuardedResponse(StreamSession(words("a")), tags={"a": "b"})
+        GuardedResponse(StreamSession(pieces("a")), tags={"a": "b"})
     with pytest.raises(UsageError, match="without content"):
         await Server(GuardedResponse()).run()
     with pytest.raises(UsageError, match="websocket"):
-        await GuardedResponse(words("a"))({"type": "websocket"}, None, None)  # type: ignore[arg-type]
-
-
-# -- silence ---------------------------------------------------------------------------------------
-
-
-async def test_silence_is_filled_with_comments() -> None:
-    """A producer that thinks keeps its connection: pings come, and no client sees them as events."""
-    engine = Engine()
-    async with Server(GuardedResponse(engine.stream(), ping=0.02)) as server:
-        await server.until(lambda: server.text.count(": ping\n\n") >= 3)
-        engine.make()
-        engine.finish()
-        await server.ended()
-    assert [name for name, _ in server.events] == ["message", "eos"]
-    assert server.most_senders == 1
-
-
-async def test_no_ping_where_there_is_no_silence_or_no_wish() -> None:
-    """`ping=None` sends none; plain text, in which one would be seen, has none."""
-    for options in ({"ping": None}, {"ping": 0.005, "media_type": "text/plain"}):
-        session = StreamSession(Engine().stream(), deadlines=Deadlines(first_token=0.05))
-        server = await Server(GuardedResponse(session, **options)).run()
-        assert server.text.replace("\n", "")[:5] in ("event", "")
-
-
-async def test_a_ping_never_stands_inside_a_frame() -> None:
-    """A chunk that comes while a ping is being sent waits for it: no two sends at once."""
-    engine = Engine()
-    async with Server(GuardedResponse(engine.stream(), ping=0.02)) as server:
-        await server.until(lambda: len(server.sent) == 1)
-        server.stall()
-        await eventually(lambda: server.senders)
-        engine.make(2)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        server.resume()
-        await server.events_sent(2)
-        engine.finish()
-        await server.ended()
-    assert server.most_senders == 1
-    assert server.bodies[0] == b": ping\n\n"
-
-
-async def test_a_reader_whose_ping_fails_has_left() -> None:
-    """ASGI 2.4: a ping into a closed connection raises, and that is a disconnect."""
-    engine = Engine()
-    session = StreamSession(engine.stream())
-    async with Server(GuardedResponse(session, ping=0.02), mode="raising", mute=True) as server:
-        await server.until(lambda: len(server.sent) == 1)
-        server.leave()
-        await server.ended()
-    receipt = await session.receipt()
-    assert receipt.cause is Cause.CLIENT_DISCONNECT
-
-
-async def test_a_send_that_raises_is_a_disconnect() -> None:
-    """ASGI 2.4: told by `send` alone, the stream ends as if `receive` had told, and nothing is raised."""
-    engine = Engine(1)
-    session = StreamSession(engine.stream())
-    async with Server(GuardedResponse(session), mode="raising", mute=True, spec="2.4") as server:
-        await server.events_sent(1)
-        server.leave()
-        engine.make(5)
-        await server.ended()
-    receipt = await session.receipt()
-    assert (receipt.cause, receipt.detail) == (Cause.CLIENT_DISCONNECT, "send() raised OSError")
-    assert engine.closed
-
-
-async def test_a_loop_that_shuts_down_is_not_the_reader() -> None:
-    """`asyncio.run` cancels every task at its end, the one that sends too: one receipt, and the application's."""
-    engine = Engine(1)
-    session = StreamSession(engine.stream())
-    async with Server(GuardedResponse(session)) as server:
-        await server.events_sent(1)
-        server.stall()
-        engine.make()
-        await eventually(lambda: server.senders)
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await server.ended()
-    assert (await session.receipt()).cause is Cause.OPERATOR_CANCEL
-    assert engine.closed
-
-
-async def test_the_scope_may_be_ended_from_a_thread() -> None:
-    """`disconnected()` of a request's scope is safe from any thread, also while a `send` waits."""
-    engine = Engine(1)
-    session = StreamSession(engine.stream())
-    async with Server(StreamGuardMiddleware(GuardedResponse(session))) as server:
-        await server.events_sent(1)
-        server.stall()
-        engine.make()
-        await eventually(lambda: server.senders)
-        await asyncio.to_thread(server.scope["state"]["streamguard"].disconnected, "elsewhere")
-        await server.ended()
-    receipt = await session.receipt()
-    assert (receipt.cause, receipt.detail) == (Cause.CLIENT_DISCONNECT, "elsewhere")
-
-
-# -- slow and stalled readers ----------------------------------------------------------------------
-
-
-async def test_a_send_that_does_not_return_is_a_stalled_consumer() -> None:
-    """The stream is cut off, the response given up on, and the connection not ended cleanly."""
-    engine = Engine(1)
-    session = StreamSession(engine.stream())
-    async with Server(GuardedResponse(session, send_timeout=0.04)) as server:
-        await server.events_sent(1)
-        server.stall()
-        engine.make()
-        await server.ended()
-    receipt = await session.receipt()
-    assert receipt.cause is Cause.CONSUMER_STALLED
-    assert (receipt.committed, receipt.consumed) == (2, 1)
-    assert engine.closed
-    assert not server.complete
-    assert server.task is not None
-    assert server.task.cancelling() == 0
-
-
-async def test_a_stall_at_the_end_is_noticed_too() -> None:
-    """A reader that freezes before the last message does not keep a finished stream's connection for ever."""
-    engine = Engine(1)
-    session = StreamSession(engine.stream())
-    async with Server(GuardedResponse(session, send_timeout=0.04)) as server:
-        await server.events_sent(1)
-        server.stall()
-        engine.finish()
-        await server.ended()
-    assert (await session.receipt()).cause is Cause.COMPLETED
-    assert not server.complete
-
-
-async def test_the_sessions_own_stall_deadline_frees_the_response() -> None:
-    """`Deadlines(consumer_stall=...)` ends the waiting `send` as well as the stream."""
-    engine = Engine(1)
-    session = StreamSession(engine.stream(), deadlines=Deadlines(consumer_stall=0.03))
-    async with Server(GuardedResponse(session)) as server:
-        await server.events_sent(1)
-        server.stall()
-        engine.make()
-        await server.ended()
-    assert (await session.receipt()).cause is Cause.CONSUMER_STALLED
-
-
-async def test_a_slow_reader_holds_the_producer_back_and_gets_everything() -> None:
-    """While `send` waits nothing runs ahead but the step that is under way; afterwards nothing is missing."""
-    engine = Engine(50)
-    async with Server(GuardedResponse(engine.stream())) as server:
-        await server.until(lambda: len(server.sent) >= 2)
-        server.stall()
-        made = engine.generated
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert engine.generated <= made + 17
-        server.resume()
-        engine.finish()
-        await server.ended()
-    texts = [data for name, data in server.events if name == "message"]
-    assert texts == [f"token{n} " for n in range(1, 51)]
-
-
-async def test_what_is_committed_is_not_sent_to_nobody() -> None:
-    """A pushed stream has chunks in flight when its slow reader leaves: they are not sent, nor counted so."""
-    engine = Engine(40)
-    session = StreamSession(engine.stream(), own_task=True)
-    async with Server(GuardedResponse(session)) as server:
-        await server.until(lambda: len(server.sent) == 1)
-        server.stall()
-        await eventually(lambda: session.statistics().inflight == 16 and server.senders)
-        server.leave()
-        await server.ended()
-    receipt = await session.receipt()
-    assert (receipt.cause, receipt.consumed) == (Cause.CLIENT_DISCONNECT, 0)
-    assert receipt.committed == 16
-    assert server.sent_after_leaving <= 1
-
-
-async def test_a_batch_that_meets_the_disconnect_is_not_sent() -> None:
-    """A chunk is committed, and in the same turn of the loop the reader leaves: nothing is sent any more."""
-
-    async def producer() -> AsyncIterator[str]:
-        yield "a"
-        scope = current_scope()
-        assert scope is not None
-        scope.disconnected("the connection was closed")
-        await asyncio.Event().wait()
-
-    session = StreamSession(producer(), own_task=True)
-    server = await Server(StreamGuardMiddleware(GuardedResponse(session))).run()
-    receipt = await session.receipt()
-    assert (receipt.cause, receipt.committed, receipt.consumed) == (Cause.CLIENT_DISCONNECT, 1, 0)
-    assert server.bodies == []
+        await GuardedResponse(pieces("a"))({"type": "websocket"}, None, None)  # type: ignore[arg-type]
 
 
 # -- policies and gates ----------------------------------------------------------------------------
@@ -485,25 +272,8 @@ async def test_a_gate_that_cuts_ends_the_response_explicitly() -> None:
         def decide(self, text_so_far: str, chunk: AnyChunk) -> Verdict:
             return CUT(Cause.GUARDRAIL, "saw sk-...") if "sk-" in str(chunk) else PASS
 
-    session = StreamSession(words("a ", Chunk("sk-1"), "b"), gates=[NoKeys()])
+    session = StreamSession(pieces("a ", Chunk("sk-1"), "b"), gates=[NoKeys()])
     server = await Server(GuardedResponse(session)).run()
     assert [data for name, data in server.events if name == "message"] == ["a "]
     assert eos(server)["cause"] == "GUARDRAIL"
     assert "sk-" not in server.text
-
-
-async def test_under_grace_the_response_ends_and_the_stream_lives_on() -> None:
-    """A reader that left is not sent to; its stream waits for it as long as the policy says."""
-    engine = Engine(1)
-    session = StreamSession(engine.stream(), on_disconnect=grace(30))
-    async with Server(GuardedResponse(session)) as server:
-        await server.events_sent(1)
-        server.leave()
-        await server.ended()
-        assert session.cause is None
-        engine.make(3)
-        await eventually(lambda: engine.generated == 4)
-        session.cancel()
-    receipt = await session.receipt()
-    assert receipt.cause is Cause.USER_CANCEL
-    assert server.sent_after_leaving == 0

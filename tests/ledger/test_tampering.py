@@ -6,78 +6,25 @@ import json
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streamguard_core import LedgerError, OpenRecord, Receipt
-from streamguard_ledger import (
-    SQLiteLedger,
-    VerifyReport,
-    canonical,
-    read_records,
-    verify,
-)
+from streamguard_core import LedgerError, OpenRecord
+from streamguard_ledger import SQLiteLedger, read_records, verify
 from streamguard_ledger.chain import Chain
-from streamguard_ledger.chainfile import Row, connect_reader, rows
-from streamguard_ledger.records import Draft, Kind
+
+from .forging import forge, log_of, rechain, rows_of, whats
 
 Opening = Callable[..., OpenRecord]
-Closing = Callable[..., Receipt]
 Edit = Callable[..., Any]
-Run = Callable[..., str]
-
-
-def _rows(path: Path, number: int = 0) -> list[Row]:
-    file = sorted((path / "writers").glob("*.db"))[number]
-    with closing(connect_reader(file)) as connection:
-        return list(rows(connection))
-
-
-def _log(path: Path) -> str:
-    return str(json.loads((path / "ledger.json").read_text())["log"])
-
-
-def _whats(report: VerifyReport) -> str:
-    return "\n".join(map(str, report.problems))
-
-
-def _rehash(body: bytes) -> tuple[bytes, bytes]:
-    return body, sha256(body).digest()
-
-
-def _forge(connection: Any, place: int, **changes: Any) -> None:
-    """Change fields of a record, and its columns and its own hash along with it."""
-    (body,) = connection.execute("SELECT body FROM record WHERE seq = ?", (place,)).fetchone()
-    record = {key: item for key, item in (json.loads(body) | changes).items() if item is not None}
-    body, digest = _rehash(canonical.encode(record))
-    connection.execute(
-        "UPDATE record SET body = ?, hash = ?, kind = ?, stream_id = ? WHERE seq = ?",
-        (body, digest, record["kind"], record.get("stream_id"), place),
-    )
-
-
-def _rechain(connection: Any, start: int = 0) -> None:
-    """Make a chain consistent again, as somebody who knows the format can."""
-    found = connection.execute("SELECT seq, body FROM record ORDER BY seq").fetchall()
-    prev = None
-    for seq, old in found:
-        record = json.loads(old)
-        if seq > start and prev is not None:
-            record["prev"] = prev
-        body, digest = _rehash(canonical.encode(record))
-        prev = digest.hex()
-        connection.execute(
-            "UPDATE record SET body = ?, hash = ? WHERE seq = ?", (body, digest, seq)
-        )
 
 
 def test_every_flipped_bit_of_every_record_is_found(whole: Path) -> None:
     """P43: exhaustive: each single bit of each record's bytes."""
-    log, found = _log(whole), _rows(whole)
+    log, found = log_of(whole), rows_of(whole)
     writer = str(json.loads(found[0].body)["writer"])
     flips = 0
     for index, row in enumerate(found):
@@ -95,7 +42,7 @@ def test_every_flipped_bit_of_every_record_is_found(whole: Path) -> None:
 
 def test_every_flipped_bit_is_found_by_the_next_record(whole: Path) -> None:
     """P43: exhaustive, where the hash beside the record was changed along: the chain tells."""
-    log, found = _log(whole), _rows(whole)
+    log, found = log_of(whole), rows_of(whole)
     writer = str(json.loads(found[0].body)["writer"])
     # OPEN, with the CLOSE behind it.
     row, after = found[1], found[2]
@@ -142,7 +89,7 @@ def test_a_deleted_record_is_found(whole: Path, edit: Edit, seq: int) -> None:
     if seq < 5:
         assert report.exit_code == 1
         assert {problem.seq for problem in report.problems} >= {seq + 1}
-        assert "rows are missing" in _whats(report)
+        assert "rows are missing" in whats(report)
     else:
         # Without an end, a writer may just as well have been killed: it says so.
         assert report.exit_code == 3
@@ -155,9 +102,9 @@ def test_a_deleted_record_is_found_after_renumbering(whole: Path, edit: Edit) ->
         connection.execute("DELETE FROM record WHERE seq = 3")
         for seq in (4, 5):
             connection.execute("UPDATE record SET seq = ? WHERE seq = ?", (seq - 1, seq))
-    whats = _whats(verify(whole))
-    assert "otherwise than its place: seq" in whats
-    assert "does not follow the record before it" in whats
+    found = whats(verify(whole))
+    assert "otherwise than its place: seq" in found
+    assert "does not follow the record before it" in found
 
 
 def test_an_inserted_record_is_found(whole: Path, edit: Edit) -> None:
@@ -184,14 +131,14 @@ def test_a_column_that_says_otherwise_is_found(whole: Path, edit: Edit, column: 
     """What reports select by must be what the record says."""
     with edit(whole) as connection:
         connection.execute(f"UPDATE record SET {column} = 'x' WHERE seq = 1")
-    assert f"otherwise than its place: {column}" in _whats(verify(whole))
+    assert f"otherwise than its place: {column}" in whats(verify(whole))
 
 
 def test_a_record_that_lost_its_stream_is_found(whole: Path, edit: Edit) -> None:
     """An OPEN or a CLOSE without a stream in its column is hidden from reports."""
     with edit(whole) as connection:
         connection.execute("UPDATE record SET stream_id = NULL WHERE seq = 2")
-    assert "otherwise than its place: stream_id" in _whats(verify(whole))
+    assert "otherwise than its place: stream_id" in whats(verify(whole))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +163,7 @@ def test_a_view_in_the_place_of_the_table_is_found(whole: Path, edit: Edit) -> N
     with edit(whole) as connection:
         connection.execute("ALTER TABLE record RENAME TO kept")
         connection.execute("CREATE VIEW record AS SELECT * FROM kept")
-    assert "other tables" in _whats(verify(whole))
+    assert "other tables" in whats(verify(whole))
 
 
 def test_values_of_other_types_are_found(whole: Path, edit: Edit) -> None:
@@ -226,21 +173,21 @@ def test_values_of_other_types_are_found(whole: Path, edit: Edit) -> None:
         connection.execute("CREATE TABLE record (seq, record_id, stream_id, kind, body, hash)")
         connection.execute("INSERT INTO record SELECT * FROM kept")
         connection.execute("UPDATE record SET body = 7 WHERE seq = 1")
-    assert "record 1 holds values of other types" in _whats(verify(whole))
+    assert "record 1 holds values of other types" in whats(verify(whole))
 
 
 def test_text_that_is_no_text_is_found(whole: Path, edit: Edit) -> None:
     """A column with bytes that are not UTF-8 does not break the verifier."""
     with edit(whole) as connection:
         connection.execute("UPDATE record SET kind = CAST(x'ff' AS TEXT) WHERE seq = 1")
-    assert "cannot be read" in _whats(verify(whole))
+    assert "cannot be read" in whats(verify(whole))
 
 
 def test_a_file_under_another_name_is_found(whole: Path) -> None:
     """A writer's records know their writer."""
     (file,) = (whole / "writers").glob("*.db")
     file.rename(file.with_name("0" * 32 + ".db"))
-    assert "otherwise than its place: writer" in _whats(verify(whole))
+    assert "otherwise than its place: writer" in whats(verify(whole))
 
 
 def test_a_file_of_another_ledger_is_found(whole: Path, tmp_path: Path) -> None:
@@ -248,22 +195,22 @@ def test_a_file_of_another_ledger_is_found(whole: Path, tmp_path: Path) -> None:
     SQLiteLedger(tmp_path / "other").close()
     (file,) = (tmp_path / "other" / "writers").glob("*.db")
     shutil.copy(file, whole / "writers")
-    assert "otherwise than its place: log" in _whats(verify(whole))
+    assert "otherwise than its place: log" in whats(verify(whole))
 
 
 def test_a_kind_that_nobody_knows_is_found(whole: Path, edit: Edit) -> None:
     """An unknown kind of record fails the verification: it could mean anything."""
     with edit(whole) as connection:
-        _forge(connection, 5, kind="BONUS")
+        forge(connection, 5, kind="BONUS")
     report = verify(whole)
     assert report.exit_code == 1
-    assert "its kind is not known" in _whats(report)
+    assert "its kind is not known" in whats(report)
 
 
 def test_newer_records_are_not_called_ok(whole: Path, edit: Edit) -> None:
     """P54: what newer software wrote is not verified by this one, and not called tampered with."""
     with edit(whole) as connection:
-        _forge(connection, 5, v=2)
+        forge(connection, 5, v=2)
     report = verify(whole)
     assert (report.ok, report.exit_code) == (False, 4)
     assert "version 2; use newer software" in report.unknown[0]
@@ -294,20 +241,20 @@ def test_a_forged_chain_that_contradicts_itself_is_found(
             # Two receipts of one stream: the index had to go, which is found as well.
             connection.execute("DROP INDEX one_open_one_close")
             what = "stream s0 has another receipt"
-        _forge(connection, seq, **changes)
-        _rechain(connection)
+        forge(connection, seq, **changes)
+        rechain(connection)
     report = verify(whole)
     assert report.exit_code == 1
-    assert what in _whats(report)
+    assert what in whats(report)
 
 
 def test_a_second_open_is_found(whole: Path, edit: Edit) -> None:
     """A stream is opened once."""
     with edit(whole) as connection:
         connection.execute("DROP INDEX one_open_one_close")
-        _forge(connection, 3, stream_id="s0")
-        _rechain(connection)
-    assert "stream s0 has another OPEN record" in _whats(verify(whole))
+        forge(connection, 3, stream_id="s0")
+        rechain(connection)
+    assert "stream s0 has another OPEN record" in whats(verify(whole))
 
 
 def test_a_second_open_in_another_file_is_found(path: Path, opening: Opening) -> None:
@@ -315,87 +262,4 @@ def test_a_second_open_in_another_file_is_found(path: Path, opening: Opening) ->
     with SQLiteLedger(path) as one, SQLiteLedger(path) as two:
         one.append_open(opening()).result()
         two.append_open(opening()).result()
-        assert "stream s0 has another OPEN record" in _whats(verify(path))
-
-
-def test_a_rewritten_writer_is_found_by_the_one_that_recovered_it(
-    recovered: Path, edit: Edit
-) -> None:
-    """P44: a whole chain made anew does not end where a later writer saw it end."""
-    with edit(recovered) as connection:
-        _forge(connection, 4, detail="nothing happened")
-        _rechain(connection)
-    report = verify(recovered)
-    assert "is not the record with which its writer ended" in _whats(report)
-    assert [writer.sound for writer in report.writers] == [False, True]
-
-
-def test_a_rewritten_open_is_found_by_the_receipt_of_a_recovery(
-    recovered: Path, edit: Edit
-) -> None:
-    """A receipt in another file holds the hash of its OPEN."""
-    with edit(recovered) as connection:
-        _forge(connection, 3, max_tokens=1)
-        _rechain(connection)
-    assert "refers to another OPEN record" in _whats(verify(recovered))
-
-
-@pytest.mark.parametrize("kept", [0, 3, 6])
-def test_a_cut_tail_of_a_recovered_writer_is_found(recovered: Path, edit: Edit, kept: int) -> None:
-    """P45: what a later writer saw must still be there."""
-    with edit(recovered) as connection:
-        connection.execute("DELETE FROM record WHERE seq >= ?", (kept,))
-    report = verify(recovered)
-    assert report.exit_code == 1
-    assert f"its records from {kept} to 6 are gone" in _whats(report)
-
-
-def test_records_behind_the_end_of_a_recovered_writer_are_found(
-    path: Path, edit: Edit, run: Run
-) -> None:
-    """P64: the chain of a process that is gone cannot be extended."""
-    run(
-        "one = SQLiteLedger(sys.argv[1])\nos.kill(os.getpid(), signal.SIGKILL)", path, returncode=-9
-    )
-    SQLiteLedger(path).close()
-    assert verify(path).ok
-    writer = min(file.stem for file in (path / "writers").glob("*.db"))
-    with edit(path) as connection:
-        prev = _rows(path)[0].hash.hex()
-        place = {"log": _log(path), "writer": writer, "seq": 1, "prev": prev, "record_id": "r"}
-        body = Draft(Kind.OPEN, {"stream_id": "forged"}, "forged").body(**place)  # type: ignore[arg-type]
-        connection.execute(
-            "INSERT INTO record VALUES (1, 'r', 'forged', 'OPEN', ?, ?)", _rehash(body)
-        )
-    report = verify(path)
-    assert "was added after its writer had ended" in _whats(report)
-
-
-def test_a_file_that_is_gone_is_found(recovered: Path) -> None:
-    """P46: the writer that recovered it, and the receipts that refer to it, tell."""
-    min((recovered / "writers").glob("*.db")).unlink()
-    whats = _whats(verify(recovered))
-    assert "is gone" in whats
-    assert "the OPEN record of stream s2 is gone" in whats
-
-
-def test_a_receipt_of_a_recovery_that_is_gone_is_found(recovered: Path, edit: Edit) -> None:
-    """A stream of a recovered writer must have its receipt."""
-    with edit(recovered, 1) as connection:
-        _forge(connection, 1, kind="WRITER_RECOVERED", stream_id=None, head=None)
-        connection.execute("DELETE FROM record WHERE seq = 1")
-        for seq in (2, 3):
-            connection.execute("UPDATE record SET seq = ? WHERE seq = ?", (seq - 1, seq))
-            _forge(connection, seq - 1, seq=seq - 1)
-        _rechain(connection)
-    report = verify(recovered)
-    assert _whats(report).endswith("#3: the receipt of stream s2 is gone")
-    assert len(report.problems) == 1
-
-
-def test_a_damaged_file_that_was_recovered_is_told_once(recovered: Path) -> None:
-    """Garbage is evidence, not a crash; what cannot be read is not also said to be missing."""
-    min((recovered / "writers").glob("*.db")).write_bytes(b"garbage" * 1000)
-    whats = _whats(verify(recovered))
-    assert "cannot be read: file is not a database" in whats
-    assert "are gone" not in whats
+        assert "stream s0 has another OPEN record" in whats(verify(path))
