@@ -66,7 +66,7 @@ class SyncStreamSession(SessionBase):
         self._dispatcher = Dispatcher(self._protocol, self._gates)
         self._iterator: Iterator[AnyChunk] | None = None
         self._inside = False
-        """True while the reader's thread runs the iterator, which nobody else may touch then."""
+        """True while a thread runs the iterator, which nobody else may touch then."""
         self._reader = 0
         self._handed = 0
         """How many chunks `read_ready()` handed over last; consumed when it is called again."""
@@ -181,6 +181,7 @@ class SyncStreamSession(SessionBase):
         if self._reader != threading.get_ident():
             # Nobody is reading in this thread, so nobody is kept from reading by being waited for here.
             self._apply(self._protocol.leave)
+        self._drain()
         self._done.wait()
         if self._closing is not None:
             self._closing.result()
@@ -249,14 +250,31 @@ class SyncStreamSession(SessionBase):
     def _advance(self) -> bool:
         """Run the iterator for one chunk; False when there is nothing more to read."""
         with self._lock:
-            if not self._protocol.live or self._iterator is None:
+            iterator = self._iterator
+            if not self._protocol.live or iterator is None:
                 return False
             self._inside = True
             self._protocol.producer_since_ns = (
                 self._clock.monotonic_ns() if self._protocol.timed else None
             )
+        self._run(iterator)
+        return True
+
+    def _drain(self) -> None:
+        """Under a drain the provider is read on, right here; one that runs, by the thread that is in it."""
+        while True:
+            with self._lock:
+                iterator = self._iterator
+                if self._protocol.producer is not DRAINING or iterator is None or self._inside:
+                    return
+                self._inside = True
+            self._run(iterator)
+            self._on_timer()
+
+    def _run(self, iterator: Iterator[AnyChunk]) -> None:
+        """Run the iterator for one chunk, and do what its answer asks for."""
         try:
-            chunk = next(self._iterator)
+            chunk = next(iterator)
         except StopIteration:
             self._producer_over(None)
         except BaseException as error:
@@ -265,7 +283,6 @@ class SyncStreamSession(SessionBase):
                 raise
         else:
             self._offer(chunk)
-        return True
 
     def _offer(self, chunk: AnyChunk) -> None:
         with self._lock:
@@ -291,22 +308,13 @@ class SyncStreamSession(SessionBase):
 
     def _hand_eos(self) -> None:
         self._apply(self._protocol.take_eos)
+        self._drain()
 
     def _leave(self, detail: str) -> None:
-        """The reader left: the policy decides; under a drain the provider is read on, right here."""
+        """The reader left: the policy decides."""
         self._apply(lambda now_ns: self._protocol.disconnected(detail, now_ns))
         self._apply(self._protocol.leave)
-        while self._protocol.producer is DRAINING and self._iterator is not None:
-            self._inside = True
-            try:
-                chunk = next(self._iterator)
-            except StopIteration:
-                self._producer_over(None)
-            except Exception as error:
-                self._producer_over(error)
-            else:
-                self._offer(chunk)
-                self._on_timer()
+        self._drain()
 
     def _producer_over(self, error: BaseException | None) -> None:
         """The iterator ended, by itself or by failing: what gates still hold is decided first."""
