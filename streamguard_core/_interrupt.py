@@ -47,8 +47,8 @@ class Interrupt:
         task = self.task
         if task is None or task.done():
             return
-        if task.cancel("streamguard: cutoff"):
-            self._issued += 1
+        task.cancel("streamguard: cutoff")
+        self._issued += 1
 
     def absorb(self) -> bool:
         """Take our cancellations back, if any; True when somebody else's remain, which must propagate."""

@@ -144,13 +144,15 @@ def test_a_thread_outlives_its_loop() -> None:
     async def main() -> None:
         session = StreamSession(watched(), ledger=ledger)
         async for _ in session:
+            # The thread has gone on, and hangs.
+            await settled()
             break
-        session.start()
         await settled()
 
     loop = jumping_loop()
     loop.run_until_complete(main())
     loop.close()
+    assert not ended.is_set()
     played.release()
     assert ended.wait(10)
     for thread in set(threading.enumerate()) - before:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamguard_core import Chunk, UsageError
+from streamguard_core import Chunk, CutOffError, UsageError
 from streamguard_core.testing import (
     ConformanceError,
     ConformanceReport,
@@ -189,6 +189,31 @@ async def test_closing_transports_comes_first() -> None:
     await check_producer(lambda: Producer(run))
     assert order
     assert order == ["closed", "cancelled"] * (len(order) // 2)
+
+
+async def test_who_waits_in_out_is_told_of_the_cutoff() -> None:
+    """A task of the producer's own, which nobody cancels, learns of it by CutOffError, as in a session."""
+    told: list[str] = []
+
+    class Helped:
+        async def run(self, *, out: Any, cancel_event: Any) -> None:
+            async def emit_all() -> None:
+                for word in "abc":
+                    if cancel_event.is_set():
+                        return
+                    await out(word)
+
+            helper = asyncio.create_task(emit_all())
+            try:
+                await asyncio.wait([helper])
+            finally:
+                try:
+                    await helper
+                except CutOffError as error:
+                    told.append(str(error))
+
+    await check_producer(Helped)
+    assert told == ["the stream was cut off while out() waited"] * 3
 
 
 async def test_batches_must_be_lists_with_something_in_them() -> None:

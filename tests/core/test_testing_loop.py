@@ -262,6 +262,8 @@ def test_settled_lets_no_time_pass() -> None:
 
         task = asyncio.create_task(steps())
         waiter = asyncio.create_task(settled())
+        await asyncio.sleep(0)
+        # One that waits no more keeps nobody waiting.
         waiter.cancel()
         await settled()
         result = list(seen), asyncio.get_running_loop().time()
@@ -318,5 +320,6 @@ def test_the_selector_is_a_whole_one() -> None:
         selector.register(here, selectors.EVENT_READ, "mine")
         assert selector.modify(here, selectors.EVENT_READ, "yours").data == "yours"
         assert selector.get_key(here).data == "yours"
+        assert selector.get_map()[here].data == "yours"
         selector.unregister(here)
     loop.close()
