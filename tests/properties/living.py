@@ -27,7 +27,7 @@ from streamguard_core.testing import (
 from .lives import Life, build
 
 
-@dataclass
+@dataclass(repr=False)  # Ten megabytes are no help in a message.
 class Lived:
     """What came of a life."""
 
