@@ -7,12 +7,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from streamguard_core._base import SessionBase
 from streamguard_core._waiting import Waiting
 from streamguard_core.accounting import Usage
-from streamguard_core.chunks import AnyChunk, Chunk, size_of
+from streamguard_core.chunks import AnyChunk, Chunk, buffer_size, size_of
 from streamguard_core.dispatcher import Dispatcher
 from streamguard_core.errors import CutOffError, UsageError
 from streamguard_core.producers import Out
@@ -38,6 +38,7 @@ class SessionOut:
         now: the session's clock, in nanoseconds.
         timed: whether instants of content are needed for a deadline.
         gated: whether gates look ahead.
+        foreign: whether objects that are no chunks are passed on, as an SDK's iterator yields them.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class SessionOut:
         "_protocol",
         "_ready",
         "_session",
+        "_size",
         "_thread",
         "_timed",
         "consumer",
@@ -69,6 +71,7 @@ class SessionOut:
         *,
         timed: bool,
         gated: bool,
+        foreign: bool = False,
     ) -> None:
         self._dispatcher = dispatcher
         self._protocol = dispatcher.protocol
@@ -78,6 +81,7 @@ class SessionOut:
         self._thread = threading.get_ident()
         self._timed = timed
         self._gated = gated
+        self._size: Callable[[Any], int] = buffer_size if foreign else _checked_size
         # A future that is done: the cheapest thing to await.
         self._ready: asyncio.Future[None] = loop.create_future()
         self._ready.set_result(None)
@@ -192,7 +196,7 @@ class SessionOut:
         """Whatever is not the plain case."""
         if threading.get_ident() != self._thread:
             return self._from_thread(token)
-        return self._emit(token, _checked_size(token))
+        return self._emit(token, self._size(token))
 
     def connected(self) -> None:
         """See `Report`."""
@@ -336,7 +340,7 @@ class SessionOut:
         """After the cutoff: count what a producer had in hand and did not come to emit."""
         if not self._protocol.live:
             for chunk in rest:
-                self.refuse(_checked_size(chunk))
+                self.refuse(self._size(chunk))
 
     def refuse(self, size: int) -> None:
         """Count a chunk of `size` bytes that came too late."""
@@ -370,7 +374,7 @@ class SessionOut:
 
     def _from_thread(self, chunk: AnyChunk) -> Awaitable[None]:
         """From a foreign thread there is nothing to await: the loop takes the chunk if there is room."""
-        self.loop.call_soon_threadsafe(self._take_foreign, chunk, _checked_size(chunk))
+        self.loop.call_soon_threadsafe(self._take_foreign, chunk, self._size(chunk))
         return self._ready
 
     def _take_foreign(self, chunk: AnyChunk, size: int) -> None:

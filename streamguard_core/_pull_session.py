@@ -11,7 +11,7 @@ from typing import Any, Final
 from streamguard_core._interrupt import current_task, running_task
 from streamguard_core._loop_session import LoopSession
 from streamguard_core._pump import Unread, close_iterator
-from streamguard_core._stepping import NOT_READY, Detached, Step
+from streamguard_core._stepping import Detached, Step
 from streamguard_core._winding import Winding
 from streamguard_core.chunks import AnyChunk, buffer_size
 from streamguard_core.errors import LedgerError, UsageError
@@ -33,9 +33,6 @@ CHUNKWISE: Final = Within.CHUNKWISE
 INSIDE: Final = Within.INSIDE
 AT_YIELD: Final = Within.AT_YIELD
 
-FAIRNESS = 4
-"""Full batches in a row after which `read_ready()` lets the loop turn: a disconnect must be heard."""
-
 
 class PullSession(LoopSession):
     """The pull path. The reader's own task runs the producer's iterator; a cutoff interrupts it there.
@@ -44,14 +41,12 @@ class PullSession(LoopSession):
     """
 
     __slots__ = (
-        "_batch_is_out",
         "_parked",
         "_reading",
         "_rest",
         "_silent_ns",
         "_source",
         "_step",
-        "_streak",
         "_winding",
         "_within",
     )
@@ -63,24 +58,20 @@ class PullSession(LoopSession):
         self._within: Within | None = None
         """Where the reader's generator is; None where there is none."""
         self._reading = False
-        self._batch_is_out = False
-        """`read_ready()` has handed over a batch; the next call says that it was sent."""
         self._parked = False
-        """A `read_ready()` waits inside the iterator."""
+        """The reader waits for the OPEN record."""
         self._step: Step | None = None
-        """An `__anext__` that was not ready when the last batch was handed over."""
+        """An `__anext__` that was begun and was not ready."""
         self._rest: list[AnyChunk] | None = None
         """What is left, last first, of a list the producer handed over at once; not accepted yet."""
         self._silent_ns = 0
         """How long there was no content when the last chunk without any came."""
-        self._streak = 0
         self._winding: Winding | None = None
 
     # -- async for -------------------------------------------------------------------------------------
 
     def _iterate_pull(self) -> AsyncGenerator[AnyChunk, None]:
         """The reader's generator. It is not referenced here: a dropped one must be finalised at once."""
-        self._check_one_way_pull()
         if self._drive is _BATCHES:
             return self._pull_batches()
         return self._pull_timed() if self._protocol.timed else self._pull_plain()
@@ -185,122 +176,35 @@ class PullSession(LoopSession):
         finally:
             self._stop_reading()
 
-    # -- read_ready ------------------------------------------------------------------------------------
-
-    async def _read_ready_pull(self, limit: int) -> list[AnyChunk]:
-        """What is ready now, at least one chunk; empty at EOS. Steps the iterator by hand."""
-        self._claim_reader()
-        self._batch_is_out = False
-        protocol = self._protocol
-        ready: list[AnyChunk] = []
-        limit = min(limit, protocol.max_inflight)
+    async def _read_ended(self) -> list[AnyChunk]:
+        """EOS of a stream that was cut off before it was read; or what is wrong with reading it."""
+        self._claim_stream(INSIDE)
         try:
-            self._asked(protocol.committed - protocol.consumed)
             await self._open_source()
-            if self._streak >= FAIRNESS:
-                self._streak = 0
-                await asyncio.sleep(0)
-            await self._collect(ready, limit)
-            self._streak = self._streak + 1 if len(ready) == limit else 0
-            if not protocol.live:
-                self._pull_ended(reader_is_at_end=not ready)
-        except StopAsyncIteration:
-            self._source = None
-            self._pull_ended(reader_is_at_end=not ready)
+            self._pull_ended()
         except BaseException as error:
             self._pull_raised(error)
         finally:
-            if ready:
-                self._reading, self._batch_is_out = False, True
-            else:
-                self._stop_reading()
-        return ready
-
-    async def _collect(self, ready: list[AnyChunk], limit: int) -> None:
-        """Fill `ready`: wait for the first chunk, then take only what needs no waiting."""
-        protocol = self._protocol
-        plain = self._drive is not Drive.BATCHES and not protocol.timed
-        while protocol.live:
-            while (rest := self._rest) and len(ready) < limit and self._accept(rest[-1]):
-                ready.append(rest.pop())
-            if len(ready) >= limit or self._source is None:
-                return
-            step, item = self._step, NOT_READY
-            if step is None:
-                if plain and protocol.state is STREAMING:
-                    step, item = self._step_through(ready, limit)
-                else:
-                    step = Step(self._source.__anext__())
-                    item = step.advance()
-                if step is None:
-                    continue
-            if item is NOT_READY:
-                self._step = step
-                if ready or not protocol.live:
-                    return
-                item = await self._park(step)
-            self._step = None
-            self._unpack(item)
-
-    def _step_through(self, ready: list[AnyChunk], limit: int) -> tuple[Step | None, Any]:
-        """Take chunks as long as they are ready: what `_accept` counts, in place, without its instants."""
-        protocol, begin = self._protocol, self._source.__anext__
-        room = limit - len(ready)
-        for _ in range(room):
-            awaitable = begin()
-            try:
-                # Generators and coroutines step themselves; a rarer awaitable is wrapped by Step.
-                future = awaitable.send(None)
-            except StopIteration as done:
-                if protocol.state is not STREAMING:
-                    self._unpack(done.value)
-                    break
-                protocol.produced = protocol.committed = protocol.produced + 1
-                ready.append(done.value)
-            except AttributeError:
-                if hasattr(awaitable, "send"):
-                    raise
-                step = Step(awaitable)
-                return step, step.advance()
-            else:
-                return Step(awaitable, future), NOT_READY
-        return None, NOT_READY
-
-    async def _park(self, step: Step) -> Any:
-        """Wait inside the iterator; a cutoff interrupts here."""
-        self._interrupt.task = running_task(self._loop)
-        self._parked = True
-        try:
-            return await step.wait()
-        except BaseException:
-            self._step = None
-            raise
-        finally:
-            self._parked = False
+            self._stop_reading()
+        return []
 
     # -- reading, either way ---------------------------------------------------------------------------
 
-    def _claim_reader(self) -> None:
-        """One reader at a time; it is the one a cutoff interrupts."""
+    def _claim_stream(self, within: Within = CHUNKWISE) -> None:
+        """Become the reader, who takes the rest of the stream; one at a time. A cutoff interrupts it."""
         self.start()
         if self._reading:
             raise UsageError(
                 f"session {self.stream_id} is being read; a stream has one reader at a time"
             )
-        self._reading = True
+        self._check_pulled()
+        self._reading, self._within = True, within
         self._interrupt.watch(running_task(self._loop))
         if self._protocol.consumer is not READING:
             self._protocol.reading()
 
-    def _claim_stream(self, within: Within = CHUNKWISE) -> None:
-        """The same for a reader that takes the rest of the stream, by a generator."""
-        self._check_one_way_pull()
-        self._claim_reader()
-        self._within = within
-
-    def _check_one_way_pull(self) -> None:
-        if self._batch_is_out or self._step is not None:
-            raise UsageError("`async for` was begun after read_ready(); read a stream in one way")
+    def _check_pulled(self) -> None:
+        """An iterator that a pump runs is not pulled as well."""
 
     async def _open_source(self) -> Any:
         """The producer's iterator, called once the OPEN record is durable; an empty one after the cutoff."""
@@ -445,7 +349,7 @@ class PullSession(LoopSession):
         try:
             if step is not None:
                 with contextlib.suppress(StopAsyncIteration, asyncio.CancelledError):
-                    await step.cancel(asyncio.CancelledError())
+                    self._refuse(await step.cancel(asyncio.CancelledError()))
             await close_iterator(source)
         except BaseException as raised:
             error = raised
@@ -467,8 +371,6 @@ class PullSession(LoopSession):
             self._winding.stop()
         elif self._parked or self._inside():
             self._interrupt_reader()
-        elif self._stepping():
-            pass  # The producer cut its own stream off; the reader that stepped it winds it down.
         elif self._source is not None:
             self._wind()
         elif not self._reading:
@@ -481,11 +383,6 @@ class PullSession(LoopSession):
             self._wind()
         else:
             self._producer_ended(None)
-
-    def _stepping(self) -> bool:
-        """True while `read_ready()` runs the producer's iterator, in the task that runs now."""
-        in_step = self._reading and self._within is None
-        return in_step and self._interrupt.task is current_task()
 
     def _inside(self) -> bool:
         """True while the reader's generator runs or waits inside the producer's iterator.
@@ -509,7 +406,7 @@ class PullSession(LoopSession):
             return
         if self._parked or self._inside():
             self._interrupt.send()
-        elif self._source is not None and not self._stepping():
+        elif self._source is not None:
             self._wind()
 
     def _wind(self) -> None:
@@ -521,8 +418,8 @@ class PullSession(LoopSession):
             self._winding = Winding(self, source, step)
 
     def _given_up(self) -> None:
-        """The close deadline passed while `read_ready()` is parked inside a deaf iterator: free the reader."""
-        if self._step is not None and (self._parked or self._inside()):
+        """The close deadline passed while the reader waits for a step of a deaf iterator: free it."""
+        if self._step is not None and self._inside():
             self._step.detached = True
             self._interrupt.send()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -173,8 +174,13 @@ async def _then_close(iterator: Any, emitting: Awaitable[None]) -> None:
         await emitting
     except GeneratorExit:
         raise  # This task is collected, after its loop was closed: nothing can be awaited.
-    except BaseException:
+    except asyncio.CancelledError:
         await close_iterator(iterator)
+        raise
+    except BaseException:
+        # Why it broke is what counts; that it cannot be closed then says nothing more.
+        with contextlib.suppress(Exception):
+            await close_iterator(iterator)
         raise
     await close_iterator(iterator)
 

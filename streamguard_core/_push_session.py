@@ -41,8 +41,8 @@ class PushSession(BatchSession):
         self._turning = False
         """The reader lets the loop turn once, instead of waiting on a future."""
 
-    def _start_pump(self) -> None:
-        """Start the producer in its own task or thread."""
+    def _start_pump(self, *, foreign: bool = False) -> None:
+        """Start the producer in its own task or thread; `foreign`: also pass on what is no chunk."""
         assert self._loop is not None
         self._dispatcher = Dispatcher(self._protocol, self._gates)
         session: weakref.ref[SessionBase] = weakref.ref(self)
@@ -54,6 +54,7 @@ class PushSession(BatchSession):
             self._clock.monotonic_ns,
             timed=self._protocol.timed,
             gated=bool(self._gates),
+            foreign=foreign,
         )
 
         def ended(error: BaseException | None) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import types
 from collections.abc import Generator
 from typing import Any, Final
 
-NOT_READY: Final = object()
-"""The iterator has to wait."""
+_UNFINISHED: Final = object()
 
 
 class Detached(BaseException):
@@ -15,37 +15,53 @@ class Detached(BaseException):
 
 
 class Step:
-    """One `__anext__` in progress. Not ready = suspended on a future that somebody has yet to wait for.
+    """One `__anext__` that was begun and had to wait: suspended on a future that somebody has yet to wait for.
 
     Invariant: the step is resumed by the task that began it, except to wind a stream down.
     """
 
-    __slots__ = ("_coroutine", "_future", "detached")
+    __slots__ = ("_coroutine", "_failure", "_value", "detached", "future")
 
-    def __init__(self, awaitable: Any, future: Any = None) -> None:
-        # An async generator's step and a coroutine have `send` themselves.
-        done = awaitable is None or hasattr(awaitable, "send")
-        self._coroutine = awaitable if done else awaitable.__await__()
-        self._future: Any = future
+    def __init__(self) -> None:
+        self._coroutine: Any = None
+        self.future: Any = None
+        """What it waits for; None where it only lets the loop turn."""
+        self._value: Any = _UNFINISHED
+        self._failure: BaseException | None = None
         self.detached = False
 
     def hold(self, coroutine: Any, future: Any) -> None:
         """Stand for the next `__anext__`, which was begun and waits for `future`."""
-        self._coroutine = coroutine
-        self._future = future
+        self._coroutine, self.future = coroutine, future
+        self._value, self._failure = _UNFINISHED, None
 
-    def advance(self) -> Any:
-        """Run until the iterator has a chunk, which is returned, or has to wait: NOT_READY."""
+    @property
+    def finished(self) -> bool:
+        """True once the iterator has answered; `wait()` then has the answer at once."""
+        return self._value is not _UNFINISHED or self._failure is not None
+
+    @property
+    def was_cancelled(self) -> bool:
+        """True when it ended by a cancellation that went through the iterator."""
+        return isinstance(self._failure, asyncio.CancelledError)
+
+    def resume(self, error: BaseException | None = None) -> None:
+        """Go on, with `error` thrown in or because `future` is done; the answer, if it comes, is kept."""
         try:
-            self._future = self._coroutine.send(None)
+            self.future = (
+                self._coroutine.send(None) if error is None else self._coroutine.throw(error)
+            )
         except StopIteration as done:
-            return done.value
-        return NOT_READY
+            self._value = done.value
+        except BaseException as raised:
+            self._failure = raised
 
     @types.coroutine
     def wait(self) -> Generator[Any, Any, Any]:
         """Wait for the chunk; what is thrown in (a cancellation) is passed on into the iterator."""
-        step, future = self._coroutine, self._future
+        if self.finished:
+            return self._answer()
+        step, future = self._coroutine, self.future
         while True:
             try:
                 sent = yield future
@@ -61,13 +77,16 @@ class Step:
                     future = step.send(sent)
                 except StopIteration as done:
                     return done.value
-            self._future = future
+            self.future = future
 
     @types.coroutine
     def cancel(self, error: BaseException) -> Generator[Any, Any, Any]:
-        """Throw `error` into the suspended iterator and let it clean up."""
-        try:
-            self._future = self._coroutine.throw(error)
-        except StopIteration as done:
-            return done.value
+        """Throw `error` into the suspended iterator and let it clean up; returns a chunk that came all the same."""
+        if not self.finished:
+            self.resume(error)
         return (yield from self.wait())
+
+    def _answer(self) -> Any:
+        if self._failure is not None:
+            raise self._failure
+        return self._value

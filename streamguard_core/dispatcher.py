@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from streamguard_core.causes import Cause
-from streamguard_core.chunks import AnyChunk, size_of, text_of
+from streamguard_core.chunks import AnyChunk, buffer_size, size_of, text_of
 from streamguard_core.gates import CUT, DEFAULT_LOOKBACK, HOLD, PASS, Gate, Verdict
 from streamguard_core.protocol import ACCEPTED, FULL, Offer, StreamProtocol
 from streamguard_core.transitions import STREAMING
@@ -69,13 +69,17 @@ class Dispatcher:
         Four times the characters are enough to know where they are far from the bound.
         """
         protocol = self.protocol
-        protocol.buffered_bytes = 4 * (sum(map(len, self.queue)) + sum(map(len, self.held)))
+        try:
+            protocol.buffered_bytes = 4 * (sum(map(len, self.queue)) + sum(map(len, self.held)))
+        except TypeError:
+            # An SDK's own objects, which weigh nothing that we know of.
+            protocol.buffered_bytes = self.buffered_bytes()
         if protocol.buffered_bytes + size > protocol.max_bytes:
             protocol.buffered_bytes = self.buffered_bytes()
 
     def buffered_bytes(self) -> int:
         """The bytes in both buffers."""
-        return sum(map(size_of, self.queue)) + sum(map(size_of, self.held))
+        return sum(map(buffer_size, self.queue)) + sum(map(buffer_size, self.held))
 
     def taken(self, size: int, at_ns: int) -> int:
         """The consumer took a chunk of `size` bytes over; returns how many chunks its room let be committed."""
@@ -106,7 +110,7 @@ class Dispatcher:
             for _ in range(len(self.queue) - (self.protocol.committed - self.protocol.consumed)):
                 self.held.append(self.queue.pop())
         dropped = len(self.held)
-        self.protocol.discard(sum(size_of(chunk) for chunk in self.held))
+        self.protocol.discard(sum(buffer_size(chunk) for chunk in self.held))
         self.held.clear()
         return dropped
 

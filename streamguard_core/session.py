@@ -89,17 +89,28 @@ class StreamSession(PushSession):
             raise UsageError(f"read_ready(limit={limit}) was called; a batch has at least 1 chunk")
         if self._loop is None:
             self.start()
-        pull = self._pump is None
-        batch = await (self._read_ready_pull(limit) if pull else self._read_ready_push(limit))
+        if self._pump is None and not self._pump_instead():
+            batch = await self._read_ended()
+        else:
+            batch = await self._read_ready_push(limit)
         if batch and self._observers:
             self._observers.notify(Flushed(self.statistics(), len(batch)))
         return batch
 
-    def batches(self, limit: int = 16) -> AsyncGenerator[list[AnyChunk], None]:
+    def batches(
+        self, limit: int = 16, *, beside: bool = False
+    ) -> AsyncGenerator[list[AnyChunk], None]:
         """The stream as batches of what is committed and ready together; the end of the iteration is EOS.
 
         What `read_ready()` returns one by one, for a reader that takes the whole stream: asking for the next
         batch says that the previous one was sent. Close it (`aclose()`) when leaving early.
+
+        Args:
+            limit: chunks in a batch, at most.
+            beside: the cheapest way for a send loop whose task is its own. An async iterator is run in the
+                reader's task: chunks that come one at a time go straight through, and where they come
+                together the next one is begun before the batch is handed over. Such a reader sends by
+                `await session.beside(send(...))` while `session.reads_ahead`.
 
         Raises:
             UsageError: when `limit` is less than 1; when somebody else is reading.
@@ -107,8 +118,12 @@ class StreamSession(PushSession):
         if limit < 1:
             raise UsageError(f"batches(limit={limit}) was called; a batch has at least 1 chunk")
         self.start()
-        pull = self._pump is None
-        return self._iterate_batches(limit) if pull else self._iterate_push_batches(limit)
+        if self._pump is None:
+            if self._drive is Drive.BATCHES:
+                return self._pull_lists(limit)
+            if beside or not self._pump_instead():
+                return self._pull_ahead(limit)
+        return self._iterate_push_batches(limit)
 
     async def receipt(self) -> Receipt:
         """Wait for the seal and for the ledger; returns the receipt.
@@ -135,6 +150,18 @@ class StreamSession(PushSession):
             self._close_unread()
         elif not self._pulls():
             self._start_pump()
+
+    def _pump_instead(self) -> bool:
+        """Run the iterator in a task of its own: only that may look ahead without touching the reader's."""
+        if self._reading or self._producer is None or not self._protocol.live:
+            return False
+        # Read by `async for`, an SDK's own objects would go straight through; so they do here.
+        self._start_pump(foreign=True)
+        return True
+
+    def _check_pulled(self) -> None:
+        if self._pump is not None:
+            raise UsageError("`async for` was begun after read_ready(); read a stream in one way")
 
     def _pulls(self) -> bool:
         looks_ahead = self._gates or self._own_task or self._protocol.policy.rule is not _CANCEL

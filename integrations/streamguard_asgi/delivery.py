@@ -122,7 +122,7 @@ class Delivery:
         session = self._session
         self._task = asyncio.current_task()
         undo = session.on_close(self._cut_off)
-        batches = session.batches()
+        batches = session.batches(beside=True)
         try:
             await self._open()
             if not self.away:
@@ -163,6 +163,7 @@ class Delivery:
 
     async def _send_chunks(self, batches: AsyncIterator[list[AnyChunk]]) -> None:
         send, encode, phase = self._send, self._form.encode, self._phase
+        session = self._session
         async for batch in batches:
             if self.away:
                 return
@@ -170,7 +171,8 @@ class Delivery:
                 self._phase = phase + 1
                 if self._ping is not None:
                     await self._ping_sent()
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+                sending = send({"type": "http.response.body", "body": body, "more_body": True})
+                await (session.beside(sending) if session.reads_ahead else sending)
                 self._phase = phase = phase + 2
 
     async def _send_end(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -153,10 +154,21 @@ async def _all_batches(session: StreamSession) -> list[AnyChunk]:
     return chunks
 
 
+async def _sent_beside(session: StreamSession) -> list[AnyChunk]:
+    """As an adapter does: a send that takes a turn of the loop."""
+    chunks: list[AnyChunk] = []
+    async for batch in session.batches(beside=True):
+        sending = asyncio.sleep(0)
+        await (session.beside(sending) if session.reads_ahead else sending)
+        chunks += batch
+    return chunks
+
+
 @pytest.fixture(
     params=[
         pytest.param(_chunks, id="async for"),
         pytest.param(_all_batches, id="batches"),
+        pytest.param(_sent_beside, id="beside"),
         pytest.param(_batches_of(1), id="read_ready(1)"),
         pytest.param(_batches_of(16), id="read_ready(16)"),
     ]

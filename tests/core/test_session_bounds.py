@@ -104,7 +104,7 @@ async def test_the_rest_of_a_batch_when_nobody_reads_at_the_cutoff() -> None:
     """The reader of a batch is sending when the cutoff comes: what it has not been handed is late."""
     for ending in ("cancel", "shutdown"):
         session = StreamSession(ScriptedPull(emit(*"abc"), hang()))
-        assert await session.read_ready(1) == ["a"]
+        assert await anext(session.batches(1)) == ["a"]
         if ending == "cancel":
             session.cancel()
             receipt = await session.receipt()
