@@ -16,16 +16,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from weakref import WeakValueDictionary
 
 import httpx
 import uvicorn
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from streamguard_asgi import StreamGuardMiddleware, guard_stream
-from streamguard_core import Deadlines, Ledger
+from streamguard_core import Deadlines, Ledger, StreamSession
 from streamguard_ledger import SQLiteLedger, read_receipts
 from streamguard_providers import OllamaProducer, OpenAIProducer
 from streamguard_testing import run_engine
@@ -80,6 +81,7 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path) -> FastAPI:
         ledger_path: the ledger's folder, for reading it.
     """
     app = FastAPI(title="StreamGuard chat")
+    running: WeakValueDictionary[str, StreamSession] = WeakValueDictionary()
 
     @app.post("/chat")
     @guard_stream(
@@ -89,8 +91,18 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path) -> FastAPI:
         deadlines=Deadlines(connect=10, first_token=120, idle=60),
         send_timeout=30,
     )
-    async def chat(conversation: Conversation) -> Producer:
+    async def chat(conversation: Conversation, request: Request) -> Producer:
+        session = request.state.streamguard.sessions[0]
+        running[session.stream_id] = session
         return engine.ask([message.model_dump() for message in conversation.messages])
+
+    @app.post("/streams/{stream_id}/stop", status_code=204)
+    async def stop(stream_id: str) -> None:
+        """Stop was pressed: that is authority. A reader who leaves is intent, and needs no request."""
+        session = running.get(stream_id)
+        if session is None:
+            raise HTTPException(404, "no such stream is running")
+        session.cancel("stop was pressed")
 
     @app.get("/receipts")
     def receipts() -> list[dict[str, Any]]:

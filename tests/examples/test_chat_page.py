@@ -1,0 +1,226 @@
+"""The page of `fastapi_chat` in a real browser: answers, Stop, a closed tab, a reload, failures, markup."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamguard_ledger import read_receipts
+from streamguard_testing import Fault, NGramModel, RunningEngine, ServerProcess, run_engine
+
+from .conftest import BOUND
+
+MAIN = Path(__file__).parents[2] / "example_projects" / "fastapi_chat" / "main.py"
+MARKUP = '<img src=x onerror="document.title=1"> <b>bold</b> <script>document.title=2</script> '
+NEVER = 1000
+"""An answer of so many tokens does not come to its end while a test watches."""
+
+
+class Chat:
+    """The page, as its reader sees it."""
+
+    def __init__(self, browser: Any, engine: RunningEngine, ledger: Path, url: str) -> None:
+        self.browser, self.engine, self.ledger, self.url = browser, engine, ledger, url
+
+    def open(self) -> None:
+        """Load the page, and wait until it knows who answers."""
+        self.browser.get(self.url)
+        self.until(lambda: self.text("#engine"))
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait until the page shows something."""
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        return WebDriverWait(self.browser, BOUND, poll_frequency=0.02).until(lambda _: condition())
+
+    def all(self, selector: str) -> list[Any]:
+        """Everything that a selector finds."""
+        found: list[Any] = self.browser.find_elements("css selector", selector)
+        return found
+
+    def text(self, selector: str) -> str:
+        """What is to be read in the last thing that a selector finds."""
+        script = "return [...document.querySelectorAll(arguments[0])].at(-1)?.textContent ?? ''"
+        return str(self.browser.execute_script(script, selector))
+
+    def ask(self, question: str = "a secret question") -> None:
+        """Type a question and press Enter."""
+        self.all("#prompt")[0].send_keys(question, "\ue007")
+
+    def ask_and_read(self, length: int = 10) -> None:
+        """Ask, and wait until some of the answer is there."""
+        before = len(self.all(".turn.assistant"))
+        self.ask()
+        self.until(
+            lambda: (
+                len(self.all(".turn.assistant")) > before
+                and len(self.text(".turn.assistant:last-child .said")) >= length
+            )
+        )
+
+    def ended(self) -> str:
+        """Wait for the receipt of the last answer; what the page says of it."""
+        self.until(lambda: self.all(".turn.assistant:last-child .end .cause"))
+        return self.text(".turn.assistant:last-child .end")
+
+    def receipt(self, position: int = -1) -> dict[str, Any]:
+        """One receipt in the ledger, by the order in which the streams were opened."""
+        return sorted(read_receipts(self.ledger), key=lambda one: one["stream_id"])[position]
+
+    def sealed(self) -> dict[str, Any]:
+        """Wait for the newest receipt."""
+        self.until(lambda: self.receipt()["sealed"])
+        return self.receipt()
+
+
+@contextlib.contextmanager
+def chat_with(browser: object, ledger: Path, **options: Any) -> Iterator[Chat]:
+    """The example against an engine in our own hands, with its page open."""
+    with (
+        run_engine(**options) as engine,
+        ServerProcess(
+            [sys.executable, str(MAIN), "--port", "{port}"]
+            + ["--engine", engine.url, "--ledger", str(ledger)]
+        ) as server,
+    ):
+        chat = Chat(browser, engine, ledger, server.url)
+        chat.open()
+        yield chat
+        # Whatever page is still open must not keep the server waiting.
+        chat.browser.get("about:blank")
+
+
+def _let_go_at_once(engine: RunningEngine) -> None:
+    """The engine's own record: its reader left, and it generated nothing after it had noticed."""
+    engine.wait_idle()
+    request = engine.requests[-1]
+    assert request.left_by is not None
+    assert not request.ran_to_end
+    assert request.generated_after_noticed == 0
+    assert request.generated < NEVER / 4
+
+
+def test_two_answers_one_after_the_other(browser: object, tmp_path: Path) -> None:
+    """Each answer comes whole, ends with its receipt, and stands in the list; nothing goes wrong in the page."""
+    with chat_with(browser, tmp_path, interval=0.001, answer_tokens=30) as chat:
+        said = []
+        for number in (1, 2):
+            chat.ask()
+            chat.until(lambda number=number: len(chat.all("#receipts .cause")) == number)
+            said.append(chat.ended())
+        assert len(chat.all(".turn.user")) == len(chat.all(".turn.assistant")) == 2
+        for text in said:
+            assert "COMPLETED The answer is complete." in text
+            assert "30 tokens · 30 chunks produced, 30 delivered" in text
+            assert "finish stop" in text
+        # The second question was asked with the first answer in view.
+        assert chat.engine.requests[1].prompt_tokens > chat.engine.requests[0].prompt_tokens + 30
+        whole = chat.all(".turn.assistant:last-child summary")[0]
+        assert not chat.all(".turn.assistant:last-child pre")[0].is_displayed()
+        whole.click()
+        assert chat.receipt()["stream_id"] in chat.all(".turn.assistant:last-child pre")[0].text
+        assert chat.browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("way", ["button", "escape"])
+def test_stop(browser: object, tmp_path: Path, way: str) -> None:
+    """Stop is the reader's own decision: USER_CANCEL, the engine is let go, and the next question can be asked."""
+    with chat_with(browser, tmp_path, interval=0.02, answer_tokens=NEVER) as chat:
+        chat.ask_and_read()
+        assert chat.text("#button") == "Stop"
+        if way == "button":
+            chat.all("#button")[0].click()
+        else:
+            chat.browser.switch_to.active_element.send_keys("\ue00c")
+        said = chat.ended()
+        _let_go_at_once(chat.engine)
+        assert "USER_CANCEL You pressed Stop." in said
+        assert "never generated · engine’s connection closed" in said
+        assert (chat.receipt()["cause"], chat.receipt()["close"]) == ("USER_CANCEL", "confirmed")
+        assert chat.text("#button") == "Send"
+        chat.ask_and_read()
+
+
+def test_stop_before_the_first_token(browser: object, tmp_path: Path) -> None:
+    """An engine that still thinks is let go as well, and the receipt says that nothing was delivered."""
+    with chat_with(browser, tmp_path, first_token_delay=600) as chat:
+        chat.ask()
+        chat.until(lambda: chat.engine.requests)
+        chat.all("#button")[0].click()
+        said = chat.ended()
+        chat.engine.wait_idle()
+        assert chat.engine.requests[-1].generated == 0
+        assert "USER_CANCEL" in said
+        assert "0 chunks produced, 0 delivered" in said
+        assert chat.text(".turn.assistant .said") == "no answer"
+
+
+@pytest.mark.parametrize("way", ["reload", "close"])
+def test_a_reader_that_leaves(browser: Any, tmp_path: Path, way: str) -> None:
+    """A reload or a closed tab is a disconnect: the engine is let go, and the list says why afterwards."""
+    with chat_with(browser, tmp_path, interval=0.02, answer_tokens=NEVER) as chat:
+        chat.ask_and_read()
+        if way == "reload":
+            browser.refresh()
+        else:
+            tab = browser.current_window_handle
+            browser.switch_to.new_window("tab")
+            spare = browser.current_window_handle
+            browser.switch_to.window(tab)
+            browser.close()
+            browser.switch_to.window(spare)
+        _let_go_at_once(chat.engine)
+        receipt = chat.sealed()
+        assert (receipt["cause"], receipt["close"]) == ("CLIENT_DISCONNECT", "confirmed")
+        chat.open()
+        chat.until(lambda: "CLIENT_DISCONNECT The reader left." in chat.text("#receipts li"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "words"),
+    [
+        (Fault(status=404), "PRODUCER_ERROR", "The engine failed: ollama refused the call"),
+        (Fault(error_after=3), "PRODUCER_ERROR", "The engine failed: ollama reported an error"),
+        (Fault(cut_after=3), "TRUNCATED", "The engine broke off in the middle of the answer:"),
+    ],
+)
+def test_an_engine_that_fails(
+    browser: object, tmp_path: Path, fault: Fault, cause: str, words: str
+) -> None:
+    """What went wrong is said in words, and a part of an answer is not shown as a whole one."""
+    with chat_with(browser, tmp_path, interval=0.001, fault=fault) as chat:
+        chat.ask()
+        said = chat.ended()
+        assert f"{cause} {words}" in said
+        assert "COMPLETED" not in said
+        assert not chat.all(".busy")
+
+
+def test_markup_is_text(browser: Any, tmp_path: Path) -> None:
+    """Markup in a question or an answer is shown as it was written, and never becomes part of the page."""
+    model = NGramModel(MARKUP * 3)
+    with chat_with(browser, tmp_path, interval=0.001, answer_tokens=60, model=model) as chat:
+        chat.ask(MARKUP)
+        chat.ended()
+        assert "onerror" in chat.text(".turn.assistant .said")
+        assert chat.text(".turn.user .said") == MARKUP.strip()
+        assert chat.all("#talk img, #talk b, #talk script") == []
+        assert browser.title == "StreamGuard chat"
+
+
+def test_a_server_that_is_gone(browser: object, tmp_path: Path) -> None:
+    """A question to a server that is not there is answered by what to look at."""
+    with run_engine() as engine:
+        command = [sys.executable, str(MAIN), "--port", "{port}", "--engine", engine.url]
+        with ServerProcess([*command, "--ledger", str(tmp_path)]) as server:
+            chat = Chat(browser, engine, tmp_path, server.url)
+            chat.open()
+        chat.ask()
+        chat.until(lambda: chat.text(".turn.assistant .end"))
+        assert chat.text(".end") == "The server cannot be reached. Is it running?"
+        assert chat.text("#button") == "Send"
