@@ -133,6 +133,17 @@ async def leave_batches(run: Run) -> None:
     await batches.aclose()
 
 
+async def read_beside(run: Run) -> None:
+    """Read to EOS as an adapter does: sends that take a while, beside a step that is begun."""
+    session = run.session
+    assert session is not None
+    async for batch in session.batches(3, beside=True):
+        sending = asyncio.sleep(0.01)
+        await (session.beside(sending) if session.reads_ahead else sending)
+        run.delivered.extend(map(str, batch))
+    run.eos += 1
+
+
 async def read_two(run: Run) -> None:
     """Leave after two chunks, closing the iterator."""
     assert run.session is not None
@@ -159,6 +170,7 @@ READERS: dict[str, Reader] = {
     "leaves": read_two,
     "batches-all": read_stream_of_batches,
     "batches-leaves": leave_batches,
+    "beside": read_beside,
 }
 SIGNALS: dict[str, tuple[Cause, Signal]] = {
     "cancel": (Cause.USER_CANCEL, lambda session: session.cancel()),
