@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 from streamguard_asgi._starlette import Message, Send
 from streamguard_asgi.formats import End, Format
 from streamguard_asgi.shielding import cause_of
-from streamguard_core import AnyChunk, Cause, LedgerError, StreamSession
+from streamguard_core import AnyChunk, Cause, CloseState, LedgerError, StreamSession
 
 _EARLY: Final = 0.001
 """How early a timer may come and still count as on time, in seconds."""
@@ -55,8 +56,10 @@ class Delivery:
         "_task",
         "_thread",
         "_timer",
+        "_watch",
         "away",
         "complete",
+        "given_up",
     )
 
     def __init__(
@@ -88,6 +91,9 @@ class Delivery:
         """The reader has left, or is given up on: nothing more is sent."""
         self.complete = False
         """The last message is on its way."""
+        self._watch: asyncio.Task[None] | None = None
+        self.given_up: asyncio.Future[None] = self._loop.create_future()
+        """Done when the reading is stuck in an iterator that ignored its cancellation until the seal."""
 
     # -- what it is told ---------------------------------------------------------------------------
 
@@ -121,8 +127,8 @@ class Delivery:
         """Send the whole response. Returns also when the reader has left; a failure of the stream is no error."""
         session = self._session
         self._task = asyncio.current_task()
-        undo = session.on_close(self._cut_off)
         batches = session.batches(beside=True)
+        undo = session.on_close(lambda: self._cut_off(batches))
         try:
             await self._open()
             if not self.away:
@@ -142,6 +148,8 @@ class Delivery:
             raise
         finally:
             undo()
+            if self._watch is not None:
+                self._watch.cancel()
             self._task = None
             self._stop_timer()
             # Only now, when it is said why: a reader that closes its iterator has left.
@@ -218,11 +226,30 @@ class Delivery:
         self._interrupted = False
         return self._task.uncancel() > 0
 
-    def _cut_off(self) -> None:
-        """The session's own `consumer_stall` deadline: the send that stalls will not return."""
+    def _cut_off(self, batches: AsyncGenerator[list[AnyChunk], None]) -> None:
+        """A send that stalls will not return; and reading may not, which is watched."""
         if self._session.cause is Cause.CONSUMER_STALLED and self._phase % 2:
             self.away = True
             self._interrupt()
+        self._watch = self._loop.create_task(self._watch_seal(batches))
+
+    async def _watch_seal(self, batches: AsyncGenerator[list[AnyChunk], None]) -> None:
+        """Give the reading up when the session has given the iterator up that it is in."""
+        with contextlib.suppress(LedgerError):
+            await self._session.receipt()
+        sealed = self._session.sealed
+        if sealed is not None and sealed.close is CloseState.UNCONFIRMED and _inside(batches):
+            self.given_up.set_result(None)
+
+    async def end_alone(self) -> None:
+        """Send the end in place of the reading, which was given up and will send nothing more."""
+        self._stop_timer()
+        try:
+            await self._send_end()
+        except OSError:
+            pass  # A send to a reader that has left may raise; that is known already.
+        finally:
+            self.away = True
 
     # -- silence and stalls ------------------------------------------------------------------------
 
@@ -283,3 +310,8 @@ class Delivery:
 
 _STATUS: Final = {"timeout": 504, "producer": 502, "shutdown": 503, "system": 503, "policy": 403}
 """What a stream that ended before its response began is answered with, by category."""
+
+
+def _inside(batches: AsyncGenerator[list[AnyChunk], None]) -> bool:
+    """True while somebody waits inside the generator."""
+    return bool(getattr(batches, "ag_running", False))

@@ -176,7 +176,9 @@ class GuardedResponse(Response):
             sending = asyncio.get_running_loop().create_task(
                 delivery.run(self.status_code, headers)
             )
-            await attend(sending, delivery.host_cancelled, guard.close_timeout)
+            await attend(sending, delivery.host_cancelled, guard.close_timeout, delivery.given_up)
+            if not sending.done():
+                await delivery.end_alone()
         finally:
             guard.discard(delivery)
             guard.responded = guard.responded or delivery.complete

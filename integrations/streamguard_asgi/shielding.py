@@ -34,7 +34,10 @@ async def finish(work: Awaitable[object], seconds: float) -> asyncio.Future[obje
 
 
 async def attend(
-    work: asyncio.Task[None], told: Callable[[asyncio.CancelledError], None], seconds: float
+    work: asyncio.Task[None],
+    told: Callable[[asyncio.CancelledError], None],
+    seconds: float,
+    given_up: asyncio.Future[None],
 ) -> None:
     """Wait for `work`, which runs in a task of its own so that no host can interrupt its cleanup.
 
@@ -42,14 +45,16 @@ async def attend(
         work: what is waited for; what it raises is raised.
         told: called when the waiting task is cancelled, and makes `work` end.
         seconds: how long that may take; the cancellation propagates then.
+        given_up: done when `work` is not waited for any more; it goes on by itself.
     """
     try:
-        await asyncio.wait([work])
+        await asyncio.wait([work, given_up], return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError as error:
         told(error)
         await finish(work, seconds)
         raise
-    work.result()
+    if work.done():
+        work.result()
 
 
 def cause_of(error: BaseException) -> Cause:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from streamguard_asgi import GuardedResponse, StreamGuardMiddleware, current_scope
 from streamguard_core import (
     Cause,
+    CloseState,
     Deadlines,
     StreamSession,
     grace,
@@ -222,3 +224,32 @@ async def test_under_grace_the_response_ends_and_the_stream_lives_on() -> None:
     receipt = await session.receipt()
     assert receipt.cause is Cause.USER_CANCEL
     assert server.sent_after_leaving == 0
+
+
+@pytest.mark.parametrize("how", ["leaves", "cancel"])
+async def test_a_deaf_iterator_does_not_hold_its_response(how: str) -> None:
+    """At the close deadline it is given up on: the response ends, with its `eos` if there is a reader."""
+    awake = asyncio.Event()
+
+    async def deaf() -> AsyncIterator[str]:
+        yield "a"
+        while not awake.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await awake.wait()
+        yield "b"
+
+    session = StreamSession(deaf(), deadlines=Deadlines(close=0.05))
+    async with Server(GuardedResponse(session)) as server:
+        await server.until(lambda: "data: a" in server.text)
+        if how == "leaves":
+            server.leave()
+        else:
+            session.cancel()
+        await server.ended()
+        receipt = await session.receipt()
+        assert receipt.close is CloseState.UNCONFIRMED
+        sent = server.events
+        assert [name for name, _ in sent] == ["message", "eos"][: 1 + (how == "cancel")]
+        awake.set()
+        await eventually(lambda: not any("Delivery" in repr(one) for one in asyncio.all_tasks()))
+        assert server.events == sent
