@@ -16,7 +16,7 @@ from streamguard_core.dispatcher import Dispatcher
 from streamguard_core.errors import UsageError
 from streamguard_core.limits import NANOSECONDS
 from streamguard_core.policies import Rule
-from streamguard_core.producers import Drive
+from streamguard_core.producers import Drive, classify
 from streamguard_core.protocol import Action
 from streamguard_core.receipt import Receipt
 from streamguard_core.transitions import DRAINED, DRAINING, STOPPING
@@ -227,33 +227,54 @@ class SyncStreamSession(SessionBase):
             self._protocol.reading()
 
     def _open_iterator(self) -> None:
-        """Call the producer, once the OPEN record is durable."""
+        """Call the producer, once the OPEN record is durable; one that fails has ended the stream."""
         if self._iterator is not None or not self._protocol.live:
             return
         self.opened()
+        if not self._enter():
+            return
+        try:
+            iterator = self._call()
+        except BaseException as error:
+            self._producer_over(error)
+            if isinstance(error, UsageError) or not isinstance(error, Exception):
+                raise
+            return
+        with self._lock:
+            self._inside = False
+            self._iterator = iterator
+            if self._protocol.producer is STOPPING:
+                self._close_iterator()
+
+    def _call(self) -> Iterator[AnyChunk]:
+        """The producer's iterator; a factory may call the provider, and block."""
         if self._drive is Drive.FACTORY:
-            self._drive, self._producer = Drive.SYNC, self._producer()
+            made = self._producer()
+            self._drive, self._producer = classify(made), made
         if self._drive is not Drive.SYNC:
-            error = UsageError(
+            raise UsageError(
                 f"a {type(self._producer).__name__} was given to a SyncStreamSession;"
                 " give a sync iterator, or use StreamSession"
             )
-            self._producer_over(error)
-            raise error
-        self._iterator = iter(self._producer)
+        return iter(self._producer)
 
     def _next_committed(self) -> AnyChunk | None:
         """The oldest chunk the reader may take, or None."""
         protocol = self._protocol
         return self._dispatcher.queue[0] if protocol.committed > protocol.consumed else None
 
+    def _enter(self) -> bool:
+        """Before the cutoff, this thread may run the producer's code; then nobody else may."""
+        with self._lock:
+            self._inside = self._inside or self._protocol.live
+            return self._protocol.live
+
     def _advance(self) -> bool:
         """Run the iterator for one chunk; False when there is nothing more to read."""
         with self._lock:
             iterator = self._iterator
-            if not self._protocol.live or iterator is None:
+            if iterator is None or not self._enter():
                 return False
-            self._inside = True
             self._protocol.producer_since_ns = (
                 self._clock.monotonic_ns() if self._protocol.timed else None
             )
@@ -265,7 +286,11 @@ class SyncStreamSession(SessionBase):
         while True:
             with self._lock:
                 iterator = self._iterator
-                if self._protocol.producer is not DRAINING or iterator is None or self._inside:
+                if self._protocol.producer is not DRAINING or self._inside:
+                    return
+                if iterator is None:
+                    # It was never called: there is nothing to read on.
+                    self._close_iterator()
                     return
                 self._inside = True
             self._run(iterator)
@@ -348,10 +373,14 @@ class SyncStreamSession(SessionBase):
                     self._done.set()
 
     def _close_iterator(self) -> None:
-        """Close the iterator if its own thread is not in it; else that thread closes it when it returns."""
+        """Close the iterator if no thread is in it; else that thread closes it when it returns.
+
+        What was given and never called may have been opened before.
+        """
         if self._inside:
             return
-        iterator, self._iterator = self._iterator, None
+        unread = self._producer if self._drive is Drive.SYNC else None
+        iterator, self._iterator = self._iterator or unread, None
         error: BaseException | None = None
         try:
             close = getattr(iterator, "close", None)

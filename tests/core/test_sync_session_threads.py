@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import pytest
 
@@ -11,8 +12,12 @@ from streamguard_core import (
     Cause,
     CloseState,
     Deadlines,
+    DisconnectPolicy,
     MemoryLedger,
+    OpenRecord,
     SyncStreamSession,
+    UsageError,
+    cancel,
     drain,
 )
 
@@ -129,3 +134,120 @@ def test_an_empty_chunk_is_a_chunk_and_no_token() -> None:
     assert list(session) == [""]
     receipt = session.receipt()
     assert (receipt.cause, receipt.produced) == (Cause.TIMEOUT_FIRST_TOKEN, 1)
+
+
+class Connection:
+    """A provider's open stream, as an SDK gives it: iterable, and to be closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[str]:
+        yield "never"
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed += 1
+
+
+@pytest.mark.parametrize("policy", [cancel(), drain(60)], ids=str)
+def test_a_producer_that_was_never_read_is_closed(policy: DisconnectPolicy) -> None:
+    """What was opened before it was given costs money until it is closed; there is nothing to drain (G10)."""
+    producer = Connection()
+    with SyncStreamSession(producer, on_disconnect=policy) as session:
+        pass
+    receipt = session.sealed
+    assert receipt is not None
+    assert (receipt.cause, receipt.close) == (Cause.CLIENT_DISCONNECT, CloseState.CONFIRMED)
+    assert producer.closed == 1
+
+
+class Slow(MemoryLedger):
+    """A ledger that makes the OPEN record durable when another thread has ended the stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def append_open(self, record: OpenRecord) -> Future[None]:
+        """Begin."""
+        durable: Future[None] = Future()
+
+        def end() -> None:
+            self.meanwhile()
+            durable.set_result(None)
+
+        super().append_open(record)
+        threading.Thread(target=end).start()
+        return durable
+
+
+def test_a_cut_while_the_open_record_is_written_calls_nobody() -> None:
+    """The provider is not called for a stream that is over (G2)."""
+    ledger, called = Slow(), list[str]()
+
+    def factory() -> Iterator[str]:
+        called.append("factory")
+        return iter(["one"])
+
+    session = SyncStreamSession(factory, ledger=ledger)
+    ledger.meanwhile = session.cancel
+    assert list(session) == []
+    assert called == []
+    assert session.receipt().cause is Cause.USER_CANCEL
+
+
+def test_a_cut_while_the_factory_connects_closes_what_it_returns() -> None:
+    """Nobody waits for a factory that blocks; what it comes back with is closed unread (G10)."""
+    producer = Connection()
+
+    def factory() -> Iterator[str]:
+        elsewhere(session.cancel)
+        return Iterated(producer)
+
+    session = SyncStreamSession(factory)
+    assert list(session) == []
+    assert producer.closed == 1
+    assert session.receipt().close is CloseState.CONFIRMED
+
+
+class Iterated:
+    """An iterator of its own, over an open stream."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.close = connection.close
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return "never"
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_factory_that_fails_is_the_producers_failure(closes: bool) -> None:
+    """No connection: the reader gets EOS, and neither it nor its `with` is to blame (G14)."""
+
+    def factory() -> Iterator[str]:
+        raise ConnectionRefusedError("secret")
+
+    session = SyncStreamSession(factory)
+    if closes:
+        with session:
+            assert list(session) == []
+    else:
+        assert session.read_ready() == []
+    receipt = session.receipt()
+    assert (receipt.cause, receipt.detail) == (Cause.PRODUCER_ERROR, "ConnectionRefusedError")
+
+
+def test_a_factory_of_something_else_is_refused() -> None:
+    """What it returns is judged as what is given is."""
+
+    def factory() -> int:
+        return 7
+
+    session = SyncStreamSession(factory)
+    with pytest.raises(UsageError, match="producer of type int was given"):
+        list(session)
+    assert session.receipt().cause is Cause.INTERNAL_ERROR

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamguard_core import (
     Cause,
     MemoryLedger,
     Receipt,
     StreamSession,
+    SyncStreamSession,
     UsageError,
 )
 from streamguard_core.testing import (
@@ -25,6 +26,9 @@ from streamguard_core.testing import (
 )
 
 from .lives import Life, build
+
+if TYPE_CHECKING:
+    from .sync_lives import SyncLife
 
 
 @dataclass(repr=False)  # Ten megabytes are no help in a message.
@@ -49,7 +53,12 @@ class Lived:
 class Watch:
     """Looks at a session in every turn of the loop: what must hold at every instant (G1 to G4, G8, G11)."""
 
-    def __init__(self, life: Life, session: StreamSession, ledger: MemoryLedger) -> None:
+    def __init__(
+        self,
+        life: Life | SyncLife,
+        session: StreamSession | SyncStreamSession,
+        ledger: MemoryLedger,
+    ) -> None:
         self._life = life
         self._session = session
         self._ledger = ledger
