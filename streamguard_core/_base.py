@@ -17,7 +17,7 @@ from streamguard_core.causes import Cause
 from streamguard_core.clock import SYSTEM_CLOCK, Clock
 from streamguard_core.errors import LedgerError, StreamGuardError, TruncatedStream, UsageError
 from streamguard_core.gates import Gate, check_gates
-from streamguard_core.ledger import Ledger
+from streamguard_core.ledger import Ledger, check_ledger
 from streamguard_core.limits import DEFAULT_DEADLINES, Deadlines, Limits
 from streamguard_core.observers import CutOff, Observer, Observers, Opened, Sealed
 from streamguard_core.policies import DisconnectPolicy, as_policy, cancel
@@ -77,12 +77,12 @@ class SessionBase:
         observers: Iterable[Observer] = (),
         stream_id: str | None = None,
     ) -> None:
-        self._clock = clock or SYSTEM_CLOCK
+        self._clock = SYSTEM_CLOCK if clock is None else _check_clock(clock)
         limits = _limits(speculative_buffer_limit, max_inflight_commits, max_buffer_bytes)
         self._gates = check_gates(tuple(gates), speculative_buffer_limit) if gates else ()
         self._protocol = StreamProtocol(
             limits,
-            deadlines or DEFAULT_DEADLINES,
+            DEFAULT_DEADLINES if deadlines is None else _check_deadlines(deadlines),
             as_policy(on_disconnect),
             self._clock.monotonic_ns(),
         )
@@ -94,8 +94,8 @@ class SessionBase:
             max_tokens=None if max_tokens is None else _check_max_tokens(max_tokens),
             tags=_check_tags(tags) if tags else _NO_TAGS,
         )
-        self._ledger = ledger
-        self._observers = Observers(tuple(observers)) if observers else _NO_OBSERVERS
+        self._ledger = None if ledger is None else check_ledger(ledger)
+        self._observers = Observers(_check_observers(observers)) if observers else _NO_OBSERVERS
         self._closers: list[Callable[[], None]] | None = None
         self._producer: Any = None
         self._drive: Drive | None = None
@@ -321,19 +321,45 @@ def _limits(speculative: int, inflight: int, size: int) -> Limits | None:
     )
 
 
-def _check_max_tokens(value: int | None) -> int | None:
-    if value is not None and value < 0:
+def _check_max_tokens(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise UsageError(f"max_tokens={value!r} was given; it is a whole number of tokens, or None")
     return value
 
 
-def _check_tags(tags: Mapping[str, str] | None) -> Mapping[str, str]:
-    if not tags:
-        return _NO_TAGS
+def _check_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(tags, Mapping):
+        raise UsageError(
+            f"tags of type {type(tags).__name__} were given; they are a mapping of names to texts"
+        )
     plain = {str(key): str(value) for key, value in tags.items()}
     if len(plain) > MAX_TAGS:
         raise UsageError(f"{len(plain)} tags were given; a receipt carries at most {MAX_TAGS}")
     return plain
+
+
+def _check_deadlines(value: Deadlines) -> Deadlines:
+    if not isinstance(value, Deadlines):
+        raise UsageError(f"deadlines={value!r} was given; use Deadlines(idle=30, ...)")
+    return value
+
+
+def _check_clock(value: Clock) -> Clock:
+    if not hasattr(value, "monotonic_ns"):
+        raise UsageError(
+            f"clock of type {type(value).__name__} was given; a clock has monotonic_ns() and wall_us()"
+        )
+    return value
+
+
+def _check_observers(given: Iterable[Observer]) -> tuple[Observer, ...]:
+    observers = tuple(given)
+    for each in observers:
+        if not callable(each):
+            raise UsageError(
+                f"observer of type {type(each).__name__} was given; an observer is a callable that takes a notice"
+            )
+    return observers
 
 
 def _call_closer(closer: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Protocol, runtime_checkable
 
+from streamguard_core.errors import UsageError
 from streamguard_core.receipt import OpenRecord, Receipt
 
 
@@ -20,6 +21,20 @@ class Ledger(Protocol):
 
     def append_close(self, receipt: Receipt) -> Future[None]:
         """Begin to make a receipt durable; `await session.receipt()` waits for it."""
+
+
+def check_ledger(value: Ledger) -> Ledger:
+    """Return `value` if it can keep records.
+
+    Raises:
+        UsageError: when it cannot; a path is no ledger yet.
+    """
+    if not hasattr(value, "append_open"):
+        raise UsageError(
+            f"ledger of type {type(value).__name__} was given; a ledger has append_open() and append_close(),"
+            " such as streamguard_ledger.SQLiteLedger(path)"
+        )
+    return value
 
 
 class MemoryLedger:

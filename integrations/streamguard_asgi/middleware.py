@@ -9,6 +9,7 @@ from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
 from streamguard_asgi.receive import DEFAULT_LIMIT
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
 from streamguard_core import Ledger, UsageError, current_scope, use_scope
+from streamguard_core.ledger import check_ledger
 
 
 class StreamGuardMiddleware:
@@ -29,7 +30,7 @@ class StreamGuardMiddleware:
             the same.
 
     Raises:
-        UsageError: when a bound is not positive.
+        UsageError: when a bound is not positive, or `ledger` is none.
 
     Example:
         >>> from starlette.applications import Starlette
@@ -52,7 +53,7 @@ class StreamGuardMiddleware:
                 f" shutdown_grace={shutdown_grace!r}; both are positive"
             )
         self.app = app
-        self._ledger = ledger
+        self._ledger = None if ledger is None else check_ledger(ledger)
         self._on_receipt = on_receipt
         self._buffer_limit = buffer_limit
         self._shutdown_grace = shutdown_grace

@@ -340,3 +340,5 @@ def test_bounds_are_checked() -> None:
         StreamGuardMiddleware(app, buffer_limit=0)
     with pytest.raises(UsageError, match="shutdown_grace=0"):
         StreamGuardMiddleware(app, shutdown_grace=0)
+    with pytest.raises(UsageError, match=r"ledger of type str was given; .*SQLiteLedger\(path\)"):
+        StreamGuardMiddleware(app, ledger="receipts")  # type: ignore[arg-type]
