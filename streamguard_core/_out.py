@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, cast
 
@@ -85,7 +84,7 @@ class SessionOut:
         # A future that is done: the cheapest thing to await.
         self._ready: asyncio.Future[None] = loop.create_future()
         self._ready.set_result(None)
-        self.putters: deque[Waiting] = deque()
+        self.putters: list[Waiting] = []
         """The chunks whose emitters wait to be told of room, in their order."""
         self.lease = 0
         """How many chunks may have been produced before the protocol must be asked again; see `grant()`."""
@@ -167,7 +166,7 @@ class SessionOut:
                     if queue and self.consumer is not None:
                         self.wake_consumer()
                     if protocol.pending or protocol.state is not STREAMING:
-                        self._decided(ACCEPTED)
+                        self._decided()
                     return ready
             return emit(token)
 
@@ -236,7 +235,7 @@ class SessionOut:
     def wake_producer(self) -> None:
         """There is room again, or the cutoff."""
         while self.putters:
-            if self.putters.popleft().tell():
+            if self.putters.pop(0).tell():
                 self.emitter_due = True
                 return
 
@@ -262,20 +261,17 @@ class SessionOut:
     def returned(self) -> None:
         """The producer returned: a chunk that still waits was emitted by somebody who never awaited."""
         if self.unawaited is not None:
-            self._overrun()
+            self._overrun(self.unawaited)
 
     def _emit(self, chunk: AnyChunk, size: int) -> Awaitable[None]:
         if self.unawaited is not None:
-            self._overrun()
-        elif self.putters or self.is_full() or self.offer(chunk, size) is FULL:
+            self._overrun(self.unawaited)
+        if self.putters or self.is_full() or self.offer(chunk, size) is FULL:
             self.lease = 0
             self.waiting += 1
             self.unawaited = Waiting(self, chunk, size)
             return self.unawaited
-        else:
-            self.grant()
-            return self._ready
-        self.offer(chunk, size)
+        self.grant()
         return self._ready
 
     def is_full(self) -> bool:
@@ -307,16 +303,15 @@ class SessionOut:
         if self._dispatcher.queue:
             self.wake_consumer()
         if protocol.pending or answer is REFUSED or not protocol.live:
-            self._decided(answer)
+            self._decided()
         return answer
 
-    def _decided(self, answer: Offer) -> None:
+    def _decided(self) -> None:
         """Something was decided about the stream when a chunk was offered."""
         if self._protocol.pending:
             self._perform()
-        if answer is REFUSED or (answer is ACCEPTED and not self._protocol.live):
-            # Refused, or accepted and then cut off by a gate: the emitter must not go on.
-            self.refuse_emitter()
+        # Refused, or accepted and then cut off by a gate: the emitter must not go on.
+        self.refuse_emitter()
 
     def _relayed(self, chunk: AnyChunk) -> None:
         """What is left to do for a chunk about which nothing had to be decided."""
@@ -360,10 +355,9 @@ class SessionOut:
             "out() was called after the cutoff; return from run() once cancel_event is set"
         )
 
-    def _overrun(self) -> None:
+    def _overrun(self, waiting: Waiting) -> None:
         """Somebody emitted again without awaiting: the waiting chunk is late, and the stream is cut off."""
-        if self.unawaited is not None:
-            self.unawaited.settled = True
+        waiting.settled = True
         self.unawaited = None
         self._protocol.overrun("the producer emitted without awaiting out()", self._now())
         self._perform()

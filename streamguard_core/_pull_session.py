@@ -16,7 +16,7 @@ from streamguard_core._winding import Winding
 from streamguard_core.chunks import AnyChunk, buffer_size
 from streamguard_core.errors import LedgerError, UsageError
 from streamguard_core.producers import Drive
-from streamguard_core.transitions import DRAINING, ENDED, OPEN, READING, STOPPING, STREAMING
+from streamguard_core.transitions import DRAINING, ENDED, OPEN, STOPPING, STREAMING
 
 _BATCHES: Final = Drive.BATCHES
 
@@ -200,8 +200,7 @@ class PullSession(LoopSession):
         self._check_pulled()
         self._reading, self._within = True, within
         self._interrupt.watch(running_task(self._loop))
-        if self._protocol.consumer is not READING:
-            self._protocol.reading()
+        self._protocol.reading()
 
     def _check_pulled(self) -> None:
         """An iterator that a pump runs is not pulled as well."""
@@ -320,6 +319,7 @@ class PullSession(LoopSession):
             return
         unopened = source is None and isinstance(error, LedgerError | UsageError)
         if unopened or not isinstance(error, Exception | asyncio.CancelledError):
+            self._stop_reading()
             raise error
 
     def _source_broke(self, source: Any, error: BaseException | None) -> None:

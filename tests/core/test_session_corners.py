@@ -257,13 +257,14 @@ async def test_a_step_that_answers_its_interruption_with_a_chunk() -> None:
     assert await session.read_ready() == []
 
 
-async def test_a_step_whose_interruption_fails() -> None:
+@pytest.mark.parametrize("how", ["read_ready", "beside"])
+async def test_a_step_whose_interruption_fails(how: str) -> None:
     """The error of a pending step is history; the iterator is closed all the same."""
     closed: list[int] = []
 
     class Failing:
         def __init__(self) -> None:
-            self._words = ["a"]
+            self._words = ["b", "a"]
 
         def __aiter__(self) -> Failing:
             return self
@@ -282,7 +283,14 @@ async def test_a_step_whose_interruption_fails() -> None:
             raise OSError
 
     session = StreamSession(Failing())
-    assert await session.read_ready() == ["a"]
+    if how == "beside":
+        batches = session.batches(beside=True)
+        # The second is handed over while the step after it waits.
+        assert [await anext(batches), await anext(batches)] == [["a"], ["b"]]
+        assert session.reads_ahead
+    else:
+        assert await session.read_ready()
+        await settled()
     session.cancel()
     receipt = await session.receipt()
     assert [signal.detail for signal in receipt.history] == ["", "ConnectionError"]

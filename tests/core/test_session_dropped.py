@@ -15,6 +15,7 @@ from streamguard_core import (
     Cause,
     CloseState,
     CutOff,
+    CutOffError,
     Deadlines,
     MemoryLedger,
     Notice,
@@ -124,6 +125,46 @@ async def test_a_session_dropped_in_another_thread(build: Build) -> None:
     assert sealed_in == [here]
     assert [receipt.cause for receipt in ledger.receipts] == [Cause.CONSUMER_ERROR]
     assert played.begun == played.ended
+
+
+async def test_a_producer_that_cuts_itself_off_after_its_session_was_collected() -> None:
+    """The collector is at work in another thread: what was decided meanwhile is carried out when it is done."""
+    ledger, holder, refused = MemoryLedger(), list[StreamSession](), list[str]()
+
+    def collect() -> None:
+        holder.clear()
+        gc.collect()
+
+    class Careless:
+        async def run(self, *, out: Any, cancel_event: Any) -> None:
+            for word in "abc":
+                out(word)  # There is no room for the third, and it is not awaited.
+            thread = threading.Thread(target=collect)
+            thread.start()
+            thread.join()
+            try:
+                out("d")
+            except CutOffError as error:
+                refused.append(str(error))
+
+    cycle: list[Any] = []
+    session = StreamSession(
+        Careless(),
+        speculative_buffer_limit=1,
+        max_inflight_commits=1,
+        ledger=ledger,
+        # Holds what holds the session: only the collector finds it.
+        observers=[lambda _, cycle=cycle: None],
+    )
+    cycle.append(session)
+    holder.append(session)
+    session.start()
+    del session, cycle
+    with pytest.warns(ResourceWarning, match="dropped without being closed"):
+        await settled()
+    (receipt,) = ledger.receipts
+    assert (receipt.cause, receipt.late) == (Cause.PRODUCER_OVERRUN, 2)
+    assert len(refused) == 1
 
 
 async def test_a_session_that_was_never_started_is_dropped_silently(build: Build) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from streamguard_core import (
+    AnyChunk,
     Cause,
     Deadlines,
     Limits,
@@ -33,6 +34,7 @@ from streamguard_core.testing import (
 )
 
 Build = Callable[..., Any]
+ReadAll = Callable[[StreamSession], Coroutine[Any, Any, list[AnyChunk]]]
 
 BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"speculative_buffer_limit": -1}, "speculative_buffer_limit=-1 was given .* at least 1"),
@@ -316,19 +318,16 @@ async def test_attaching_what_is_no_producer() -> None:
     await session.receipt()
 
 
-async def test_reading_without_a_producer() -> None:
-    """The mistake is named, and is the application's own."""
-    attempts: list[Callable[[StreamSession], Any]] = [
-        lambda session: anext(aiter(session)),
-        lambda session: session.read_ready(),
-    ]
-    for attempt in attempts:
-        session = StreamSession()
-        with pytest.raises(
-            UsageError, match=r"has no producer to read; give one, or attach.. it first"
-        ):
-            await attempt(session)
-        assert (await session.receipt()).cause is Cause.INTERNAL_ERROR
+async def test_reading_without_a_producer(read_all: ReadAll) -> None:
+    """The mistake is named, and is the application's own; who reads again finds EOS, and nobody is waited for."""
+    session = StreamSession()
+    with pytest.raises(
+        UsageError, match=r"has no producer to read; give one, or attach.. it first"
+    ):
+        await read_all(session)
+    assert await read_all(session) == []
+    assert (await session.receipt()).cause is Cause.INTERNAL_ERROR
+    assert asyncio.get_running_loop().time() == 0
 
 
 async def test_an_iterable_whose_iterator_cannot_be_made(build: Build) -> None:
