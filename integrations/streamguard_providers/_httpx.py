@@ -87,6 +87,20 @@ def dial_with(transport: object, wrap: Callable[[Any], Any]) -> None:
         pool._network_backend = wrap(backend)  # noqa: SLF001 - httpx passes no backend on
 
 
+async def drop(transport: object, network: Any) -> None:
+    """Close a network stream, and the connection of the pool's that it belongs to, if any.
+
+    A connection whose call was cancelled before it was used would keep its place in the pool.
+    """
+    await network.aclose()
+    for pool in _pools(transport):
+        for connection in list(getattr(pool, "_connections", ())):
+            if network_of(_innermost(connection)) is network:
+                await connection.aclose()
+                # Whoever waits for the place has to be told.
+                await pool._close_connections(pool._assign_requests_to_connections())  # noqa: SLF001
+
+
 def network_of(connection: object) -> Any:
     """The network stream of a connection; None when it cannot be told."""
     return getattr(connection, "_network_stream", None)

@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from streamguard_core import CutOffError
-from streamguard_providers._httpx import flush, reset_stream
+from streamguard_providers._httpx import drop, flush, reset_stream
 from streamguard_providers.calls import Call
 
 T = TypeVar("T")
+
+#: How long tidying up may take: it writes at most a frame to a peer that may not be reading.
+_TIDY_SECONDS: Final = 1.0
+
+
+async def undisturbed(tidying: Coroutine[Any, Any, None]) -> None:
+    """Have something tidied up, in a task of its own; a cancellation passes once that is done.
+
+    httpcore shields its closing from anyio's cancellations only. One of asyncio's, while it waits
+    for a lock, would leave a connection open that nobody closes any more.
+    """
+    task = asyncio.ensure_future(_bounded(tidying))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # the cancellation goes before it
+    raise cancelled
+
+
+async def _bounded(tidying: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_TIDY_SECONDS):
+            await tidying
 
 
 class AsyncCall(Call):
@@ -81,10 +110,11 @@ class AsyncCall(Call):
         return trace
 
     async def hang_up(self) -> None:
-        """Close what was dialled for this call and never became a connection of the pool's."""
-        if self.dialled is not None and not self.connected:
-            with contextlib.suppress(Exception):
-                await self.dialled.aclose()
+        """Close the connection, if it was not given back to the pool, nor closed, by httpcore."""
+        held, self._held = self._held, None
+        if held is not None:
+            with contextlib.suppress(Exception):  # whatever it says, it is closed
+                await undisturbed(drop(self._transport, held))
 
     def reads(self, body: Any) -> None:
         """The response's body, which is closed at the cutoff if nobody is reading it."""
@@ -162,6 +192,7 @@ class AsyncBody:
             raise
         except BaseException:
             call.finish()
+            await call.hang_up()
             raise
         finally:
             if hasattr(parts, "aclose"):
@@ -171,4 +202,10 @@ class AsyncBody:
     async def aclose(self) -> None:
         """Close the response: the call is over."""
         self._call.finish()
-        await self._inner.aclose()
+        await undisturbed(self._close())
+
+    async def _close(self) -> None:
+        try:
+            await self._inner.aclose()
+        finally:
+            await self._call.hang_up()

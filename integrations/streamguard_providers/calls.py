@@ -57,7 +57,9 @@ class Call:
         self._stream_id: int | None = None
         """The stream's number on a shared HTTP/2 connection."""
         self.dialled: Any = None
-        """The network stream opened for this call; httpcore closes it once a connection has it."""
+        """The network stream opened for this call."""
+        self._held: Any = None
+        """The network stream of a connection that is this call's alone, until it is given back."""
         self._started_ns = clock()
         self.provider = provider
         self.model = model
@@ -185,10 +187,12 @@ class Call:
         sending = name == "send_request_headers.started"
         with self._lock:
             if dialled:
-                self._network = self.dialled = info["return_value"]
+                self._network = self.dialled = self._held = info["return_value"]
             elif sending:
                 self._connection = connection_of(self._transport, info["request"])
                 self._sending(prefix == "http2", info)
+            elif name == "response_closed.complete":
+                self._held = None
             elif prefix == "http2" or name == "response_closed.started":
                 # Shared with others, or about to be given back.
                 self._network = None
@@ -203,10 +207,11 @@ class Call:
     def _sending(self, shared: bool, info: dict[str, Any]) -> None:
         """The request is about to be written on a connection, new or from the pool."""
         if shared:
-            self._network, self._stream_id = None, info["stream_id"]
+            self._network = self._held = None
+            self._stream_id = info["stream_id"]
         else:
             # Through a proxy's tunnel the first request is the proxy's: the dialled one stays.
-            self._network = network_of(self._connection) or self._network
+            self._network = self._held = network_of(self._connection) or self._network
 
     def _stand(self) -> None:
         """The connection stands: the request can be written."""

@@ -127,9 +127,7 @@ class HTTPProducer:
             left = False
             raise
         finally:
-            await reading.close(left=left)
-            if self._client is None:
-                await client.aclose()
+            await reading.close(left=left, client=None if self._client else client)
 
     async def run(self, *, out: Out, cancel_event: CancelEvent) -> None:
         """Make the call and emit its chunks through `out`.

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from streamguard_core import AnyChunk, CutOffError, Out, ProducerError, Report
 from streamguard_providers._httpx import connection_behind, family_of, more_is_here, transport_for
-from streamguard_providers.async_calls import AsyncCall
+from streamguard_providers.async_calls import AsyncCall, undisturbed
 from streamguard_providers.dialects import lenient
 from streamguard_providers.errors import ProviderError, provider_error
 from streamguard_providers.stream_decoder import StreamDecoder
@@ -152,23 +152,29 @@ class Reading:
             self._call.model = decoder.model
             self._report.identify(model=decoder.model)
 
-    async def close(self, *, left: bool) -> None:
+    async def close(self, *, left: bool, client: Any = None) -> None:
         """Let go of the response, at once if it is not at its end.
 
         Args:
             left: whether we leave before the provider had ended.
+            client: closed at last, if it is ours.
         """
-        call, response = self._call, self._response
-        call.reads(None)
+        self._call.reads(None)
         if left:
-            call.give_up()
-        call.finish()
-        if response is not None:
-            await response.aclose()
-            await self._run_out()
-        elif call.was_cut:
-            await call.hang_up()
-        await call.tidied()
+            self._call.give_up()
+        self._call.finish()
+        await undisturbed(self._let_go(client))
+
+    async def _let_go(self, client: Any) -> None:
+        """Close what is open; each of them, whatever the others say."""
+        async with contextlib.AsyncExitStack() as last:
+            if client is not None:
+                last.push_async_callback(client.aclose)
+            last.push_async_callback(self._call.hang_up)
+            last.push_async_callback(self._call.tidied)
+            if self._response is not None:
+                await self._response.aclose()
+                await self._run_out()
 
     async def _run_out(self) -> None:
         """End httpx's generators, which are nested: dropped half-way they are the collector's."""

@@ -85,10 +85,11 @@ class SyncCall(Call):
                 twin.raw.close()
 
     def hang_up(self) -> None:
-        """Close what was dialled for this call and never became a connection of the pool's."""
-        if self.dialled is not None and not self.connected:
+        """Close the connection, if it was not given back to the pool, nor closed, by httpcore."""
+        held, self._held = self._held, None
+        if held is not None:
             with contextlib.suppress(Exception):
-                self.dialled.close()
+                held.close()
 
     def dial(self, connect: Callable[[], Any]) -> Any:
         """Open a connection, in a thread of its own: nothing else wakes one that is connecting.

@@ -11,7 +11,7 @@ import httpx
 
 from streamguard_core import CutOffError, Scope, current_scope
 from streamguard_providers._httpx import Family, dial_with, family, family_of
-from streamguard_providers.async_calls import AsyncBody, AsyncCall
+from streamguard_providers.async_calls import AsyncBody, AsyncCall, undisturbed
 from streamguard_providers.calls import REPORTED
 from streamguard_providers.sync_calls import Dialler, SyncBody, SyncCall
 
@@ -112,11 +112,9 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
         request.extensions = {**own, "trace": call.tracer(own.get("trace"))}
         try:
             response = await call.attend(inner.handle_async_request(request))
-        except CutOffError:
-            await call.hang_up()
-            raise
         except BaseException:
             call.finish()
+            await call.hang_up()
             raise
         finally:
             # A redirect or a retry starts from this request, and has a call of its own.
@@ -128,7 +126,8 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         call.answered(response)
         if call.was_cut:
-            await response.aclose()
+            await undisturbed(response.aclose())
+            await call.hang_up()
             raise call.cut_off()
         if response.is_closed:
             call.finish()
