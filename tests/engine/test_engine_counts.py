@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import socket
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +24,8 @@ pytestmark = pytest.mark.engine
 
 # llama.cpp sees a closed socket when it next writes to it: about two tokens late.
 FLOOR = 4
+ASKED = 400
+ATTEMPTS = 3
 
 
 @pytest.fixture
@@ -68,20 +67,30 @@ def test_a_reader_that_stays_gets_every_token(engine: LlamaServer, client: httpx
 @pytest.mark.parametrize("leave", Leave)
 @pytest.mark.parametrize("tokens", [1, 8, 40])
 def test_a_direct_reader_that_leaves_stops_the_engine(
-    engine: LlamaServer, client: httpx.Client, leave: Leave, tokens: int
+    engine: LlamaServer, leave: Leave, tokens: int
 ) -> None:
     """With nothing in between, the engine stops within a few tokens of a close or a reset."""
-    before = engine.generated()
-    with client.stream("POST", CHAT, json=chat_request(400)) as response:
-        with_text = (line for line in response.iter_lines() if TOKEN_MARK.decode() in line)
-        assert len(list(itertools.islice(with_text, tokens))) == tokens
-        at_leaving = engine.generated()
-        if leave is Leave.RESET:
-            connection = response.extensions["network_stream"].get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    burns: list[int] = []
+    # On a busy machine this test may be held up between its look at the count and its leaving:
+    # that counts as burnt, too. So the count is only ever too high, and the lowest one is judged.
+    while len(burns) < ATTEMPTS and min(burns, default=ASKED) > FLOOR:
+        burns.append(_burn(engine, leave, tokens))
+    assert min(burns) <= FLOOR, burns
+
+
+def _burn(engine: LlamaServer, leave: Leave, tokens: int) -> int:
+    """Have one reader leave; what the engine generated after the last look before that."""
     engine.wait_idle()
-    assert at_leaving - before >= tokens
-    assert engine.generated() - at_leaving <= FLOOR
+    before = engine.generated()
+    with Reader(engine.url + CHAT, body=chat_request(ASKED)) as reader:
+        reader.read(tokens)
+        at_leaving = engine.generated()
+        reader.leave(leave)
+    engine.wait_idle()
+    total = engine.generated()
+    assert tokens <= at_leaving - before
+    assert total - before < ASKED, "it was generated for to the end"
+    return total - at_leaving
 
 
 def test_the_total_is_exact_while_requests_come_and_go(engine: LlamaServer) -> None:
