@@ -33,7 +33,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
 from streamguard_asgi import StreamGuardMiddleware, guard_stream
-from streamguard_core import Ledger
+from streamguard_core import Ledger, LedgerError
 from streamguard_ledger import SQLiteLedger
 from streamguard_providers import GuardedAsyncTransport, GuardedTransport
 
@@ -241,7 +241,10 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.no_gc:
         gc.disable()
-    ledger = SQLiteLedger(asked.ledger) if asked.ledger else None
+    try:
+        ledger = SQLiteLedger(asked.ledger) if asked.ledger else None
+    except LedgerError as error:
+        sys.exit(str(error))
     app = make_app(asked.engine, asked.guarded, ledger, asked.model)
     listener = listen(asked.send_buffer)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)

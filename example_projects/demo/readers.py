@@ -63,7 +63,7 @@ async def leave(
             await client.read_until(1 if slow else READ)
             await asyncio.sleep(STALL if slow else 0)
         left_at = client.leave(Leave.RESET if slow else Leave.CLOSE)
-    return await asyncio.to_thread(engine.watch, call, left_at, PATIENCE)
+    return await engine.watch(call, left_at, PATIENCE)
 
 
 async def _until_started(engine: Engine, call: str) -> None:

@@ -2,7 +2,7 @@
 
     python run.py [--engine URL] [--model NAME] [--ledger DIR] [--max-tokens N]
 
-Exit code 0 when the guarded column is clean, 1 when it is not.
+Exit code 0 when the guarded column is clean, 1 when it is not, 2 when it could not be measured.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,15 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines import THINKING, Engine, Seen, engine_at
+from engines import THINKING, Engine, NotAnEngine, Seen, check, engine_at
 from readers import PATTERNS, Pattern, Phase, leave
 from report import print_comparison, print_receipts, print_verdict, say
 
+from streamguard_core import LedgerError
 from streamguard_ledger import read_receipts, verify
 
 MAX_BURNT = 6
 """Tokens that may still come: what was under way when the close reached the engine."""
 MAX_LET_GO = 0.3
+MIN_TOKENS = 100
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,21 @@ def serve(engine: Engine, model: str, *flags: str) -> Iterator[str]:
         url = app.stdout.readline().strip()
         if not url:
             log.seek(0)
-            raise SystemExit(f"the example application did not start:\n{log.read()[-2000:]}")
+            raise RuntimeError(f"the example application did not start:\n{log.read()[-2000:]}")
         try:
             yield url
         finally:
             app.stdin.close()
-            app.wait(timeout=15)
+            _wait_or_kill(app)
+
+
+def _wait_or_kill(app: subprocess.Popen[str]) -> None:
+    """The application leaves when its input is closed; nothing of it outlives the demo."""
+    try:
+        app.wait(timeout=15)
+    except BaseException:
+        app.kill()
+        raise
 
 
 async def compare(
@@ -132,7 +144,7 @@ def measure(arguments: argparse.Namespace, ledger: Path) -> tuple[list[Row], boo
 
 
 def main() -> int:
-    """Measure, print, judge."""
+    """Read the command line and measure; what prevents it is one line, and leaves nothing behind."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     add = parser.add_argument
     add("--engine", metavar="URL", help="a real engine: Ollama, llama.cpp, any OpenAI-compatible")
@@ -140,7 +152,27 @@ def main() -> int:
     add("--ledger", type=Path, help="folder for the receipts (default: a new one)")
     add("--max-tokens", type=int, default=400, help="length of the answers asked for")
     arguments = parser.parse_args()
-    ledger = arguments.ledger or Path(tempfile.mkdtemp(prefix="streamguard-receipts-"))
+    if arguments.max_tokens < MIN_TOKENS:
+        parser.error(f"--max-tokens must be {MIN_TOKENS} or more: readers leave in the middle")
+    made = None if arguments.ledger else tempfile.mkdtemp(prefix="streamguard-receipts-")
+    try:
+        if arguments.engine:
+            say(f"{arguments.engine} is asked for one token first, so that its model is loaded")
+            check(arguments.engine, arguments.model)
+        return judge(arguments, Path(made or arguments.ledger))
+    except (NotAnEngine, LedgerError, OSError, EOFError, RuntimeError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        failed = 2
+    except KeyboardInterrupt:
+        print("demo: interrupted; nothing is left running", file=sys.stderr)
+        failed = 130
+    if made is not None:
+        shutil.rmtree(made, ignore_errors=True)
+    return failed
+
+
+def judge(arguments: argparse.Namespace, ledger: Path) -> int:
+    """Measure, print, and say whether the guarded column is clean."""
     rows, exact = measure(arguments, ledger)
     print_comparison(rows, exact=exact)
     print_receipts([row.receipt for row in rows if row.receipt is not None])

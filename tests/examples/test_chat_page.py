@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,15 +79,17 @@ class Chat:
         return self.receipt()
 
 
+def _serve(engine: RunningEngine, ledger: Path) -> ServerProcess:
+    command = [sys.executable, str(MAIN), "--port", "{port}"]
+    return ServerProcess([*command, "--engine", engine.url, "--ledger", str(ledger)])
+
+
 @contextlib.contextmanager
 def chat_with(browser: object, ledger: Path, **options: Any) -> Iterator[Chat]:
     """The example against an engine in our own hands, with its page open."""
     with (
         run_engine(**options) as engine,
-        ServerProcess(
-            [sys.executable, str(MAIN), "--port", "{port}"]
-            + ["--engine", engine.url, "--ledger", str(ledger)]
-        ) as server,
+        _serve(engine, ledger) as server,
     ):
         chat = Chat(browser, engine, ledger, server.url)
         chat.open()
@@ -109,10 +112,10 @@ def test_two_answers_one_after_the_other(browser: object, tmp_path: Path) -> Non
     """Each answer comes whole, ends with its receipt, and stands in the list; nothing goes wrong in the page."""
     with chat_with(browser, tmp_path, interval=0.001, answer_tokens=30) as chat:
         said = []
-        for number in (1, 2):
+        for _ in range(2):
             chat.ask()
-            chat.until(lambda number=number: len(chat.all("#receipts .cause")) == number)
             said.append(chat.ended())
+            chat.until(lambda: len(chat.all("#receipts .cause")) == len(said))
         assert len(chat.all(".turn.user")) == len(chat.all(".turn.assistant")) == 2
         for text in said:
             assert "COMPLETED The answer is complete." in text
@@ -140,7 +143,7 @@ def test_stop(browser: object, tmp_path: Path, way: str) -> None:
         said = chat.ended()
         _let_go_at_once(chat.engine)
         assert "USER_CANCEL You pressed Stop." in said
-        assert "never generated · engine’s connection closed" in said
+        assert "never generated · connection to the engine closed" in said
         assert (chat.receipt()["cause"], chat.receipt()["close"]) == ("USER_CANCEL", "confirmed")
         assert chat.text("#button") == "Send"
         chat.ask_and_read()
@@ -216,11 +219,29 @@ def test_markup_is_text(browser: Any, tmp_path: Path) -> None:
 def test_a_server_that_is_gone(browser: object, tmp_path: Path) -> None:
     """A question to a server that is not there is answered by what to look at."""
     with run_engine() as engine:
-        command = [sys.executable, str(MAIN), "--port", "{port}", "--engine", engine.url]
-        with ServerProcess([*command, "--ledger", str(tmp_path)]) as server:
+        with _serve(engine, tmp_path) as server:
             chat = Chat(browser, engine, tmp_path, server.url)
             chat.open()
         chat.ask()
         chat.until(lambda: chat.text(".turn.assistant .end"))
         assert chat.text(".end") == "The server cannot be reached. Is it running?"
         assert chat.text("#button") == "Send"
+
+
+def test_a_server_that_is_killed(browser: object, tmp_path: Path) -> None:
+    """SIGKILL in the middle of an answer: the page says so, the engine is let go, the next start notes CRASHED."""
+    with run_engine(interval=0.02, answer_tokens=NEVER) as engine:
+        with _serve(engine, tmp_path) as server:
+            chat = Chat(browser, engine, tmp_path, server.url)
+            chat.open()
+            chat.ask_and_read()
+            server.send_signal(signal.SIGKILL)
+            chat.until(lambda: chat.text(".turn.assistant .end"))
+            assert "The connection was lost before the end." in chat.text(".turn.assistant .end")
+        _let_go_at_once(engine)
+        assert not chat.receipt()["sealed"]
+        with _serve(engine, tmp_path) as server:
+            chat.url = server.url
+            chat.open()
+            chat.until(lambda: "CRASHED The server was killed" in chat.text("#receipts li"))
+            assert chat.receipt()["cause"] == "CRASHED"
