@@ -373,6 +373,9 @@ class SessionOut:
 
     def _take_foreign(self, chunk: AnyChunk, size: int) -> None:
         try:
+            if self.unawaited is not None:
+                # It would overtake the chunk that waits.
+                self._overrun(self.unawaited)
             if self.offer(chunk, size) is FULL:
                 self._protocol.overrun(
                     "the producer emitted from a thread, and there was no room", self._now()

@@ -23,6 +23,7 @@ from streamguard_core.testing import (
     emit,
     emit_from_thread,
     emit_late,
+    emit_without_awaiting,
     fail,
     hang,
     jumping_loop,
@@ -160,3 +161,14 @@ def test_a_thread_outlives_its_loop() -> None:
     # The timer of the close deadline held the session; its loop is gone.
     gc.collect()
     assert len(ledger.receipts) == 1
+
+
+async def test_a_chunk_from_a_thread_does_not_overtake_one_that_waits() -> None:
+    """A chunk that nobody awaits is late, and so is what is emitted behind it: the stream has no gap (G2)."""
+    script = [emit_without_awaiting("a", "b", "c"), emit_from_thread("d")]
+    session = StreamSession(
+        ScriptedProducer(*script), speculative_buffer_limit=1, max_inflight_commits=1
+    )
+    assert [chunk async for chunk in session] == ["a", "b"]
+    receipt = await session.receipt()
+    assert (receipt.cause, receipt.late) == (Cause.PRODUCER_OVERRUN, 2)
