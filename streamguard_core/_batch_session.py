@@ -16,8 +16,9 @@ from streamguard_core.transitions import STREAMING
 
 Batches = AsyncGenerator[list[AnyChunk], None]
 
-SINGLES: Final = 16
-"""After how many chunks that came one at a time it is looked whether they come together now."""
+LOOK_AGAIN: Final = (4, 64)
+"""After how many chunks that came one at a time it is looked whether they come together now: soon at first,
+twice as late each time, and never later than this."""
 FAIRNESS: Final = 4
 """Full batches in a row after which the loop gets a turn: a disconnect must be heard."""
 
@@ -27,21 +28,16 @@ class BatchSession(PullSession):
 
     __slots__ = ()
 
-    @property
-    def reads_ahead(self) -> bool:
-        """True while the next chunk is begun already, in the reader's own task; see `batches()`."""
-        return self._step is not None
-
     async def beside(self, sending: Awaitable[None]) -> None:
         """Await what sends the latest batch, in a task of its own while the session reads ahead.
 
         Something inside the producer's iterator may cancel the task in which it was begun (a timeout, a
         task group); that must not hit the send, and must not look like a reader that left (G14).
         """
-        if self._step is None:
+        if self.reads_ahead is None:
             await sending
         else:
-            await run_beside(sending, self._step, lambda: self._step)
+            await run_beside(sending, self.reads_ahead, lambda: self.reads_ahead)
 
     async def _pull_ahead(  # noqa: C901 - one frame on purpose: a call per chunk is what it would cost
         self, limit: int
@@ -51,22 +47,39 @@ class BatchSession(PullSession):
         The step that has to wait stays begun while the batch is handed over: a flush waits for nothing.
         """
         self._claim_stream()
-        protocol, interrupt, loop = self._protocol, self._interrupt, self._loop
-        streaming, timed, limit = STREAMING, protocol.timed, min(limit, protocol.max_inflight)
-        singles, full = 1, 0
+        protocol, streaming, timed = self._protocol, STREAMING, self._protocol.timed
+        limit = min(limit, protocol.max_inflight)
+        singles, patience, full = 1, LOOK_AGAIN[0], 0
         ready: list[AnyChunk] = []
         step = Step()
         try:
             source = await self._open_source()
-            begin, begin_by_hand = source.__anext__, stepper(source)
-            while True:
-                alone = singles > 0
-                if alone:
-                    singles -= 1
-                    chunk = await begin()
+            begin = stepper(source)
+            while protocol.live:
+                # One at a time: as `async for` over the session, in lists of one.
+                self._within = CHUNKWISE
+                count = protocol.produced
+                until = count + singles
+                async for chunk in source:
+                    count += 1
+                    if protocol.state is streaming and not timed:
+                        protocol.produced = protocol.committed = count
+                    elif not self._accept(chunk):
+                        self._refuse(chunk)
+                        break
+                    yield [chunk]
+                    protocol.consumed = count
+                    if timed:
+                        self._asked(0)
+                    if count == until or protocol.state is not streaming:
+                        break
                 else:
-                    self._within = INSIDE
-                    awaitable = begin_by_hand()
+                    self._source = None
+                    break
+                # Together, for as long as more than one is found.
+                self._within, singles = INSIDE, 0
+                while not singles and protocol.live:
+                    awaitable = begin()
                     try:
                         future = awaitable.send(None)
                     except StopIteration as done:
@@ -74,9 +87,13 @@ class BatchSession(PullSession):
                     else:
                         # Not ready: hand over what is, keep the step, and wait for it afterwards.
                         step.hold(awaitable, future)
-                        self._step = step
+                        self.reads_ahead = step
+                        if len(ready) > 1 or full:
+                            full, patience = 0, LOOK_AGAIN[0]
+                        else:
+                            # Nothing came with the chunk before: look again after some more.
+                            singles, patience = patience, min(2 * patience, LOOK_AGAIN[1])
                         if ready:
-                            full = 0
                             self._within = AT_YIELD
                             yield ready
                             self._within = INSIDE
@@ -84,45 +101,27 @@ class BatchSession(PullSession):
                             ready = []
                             if protocol.state is not streaming:
                                 break
-                            interrupt.task = running_task(loop)
-                        elif not full:
-                            # Nothing came with the chunk before: look again after some more.
-                            singles, alone = SINGLES, True
-                        else:
-                            full = 0
                         chunk = await step.wait()
-                        self._step = None
-                if timed or protocol.state is not streaming:
-                    if not self._accept(chunk):
+                        self.reads_ahead = None
+                    if protocol.state is streaming and not timed:
+                        protocol.produced = protocol.committed = protocol.produced + 1
+                    elif not self._accept(chunk):
                         self._refuse(chunk)
                         break
-                else:
-                    protocol.produced = protocol.committed = protocol.produced + 1
-                if alone:
-                    self._within = CHUNKWISE
-                    yield [chunk]
-                    protocol.consumed += 1
-                    if timed:
-                        self._asked(0)
-                else:
                     ready.append(chunk)
-                    if len(ready) < limit:
-                        continue
-                    self._within = AT_YIELD
-                    yield ready
-                    self._within = INSIDE
-                    self._asked(len(ready))
-                    ready = []
-                    full += 1
-                if protocol.state is not streaming:
-                    break
-                interrupt.task = running_task(loop)
-                if full == FAIRNESS:
-                    full = 0
-                    await asyncio.sleep(0)
+                    if singles or len(ready) >= limit:
+                        self._within = AT_YIELD
+                        yield ready
+                        self._within = INSIDE
+                        self._asked(len(ready))
+                        ready = []
+                        full += not singles
+                        if full == FAIRNESS:
+                            full = 0
+                            await asyncio.sleep(0)
             self._pull_ended(reader_is_at_end=not ready)
         except StopAsyncIteration:
-            self._source = self._step = None
+            self._source = self.reads_ahead = None
             self._pull_ended(reader_is_at_end=not ready)
         except GeneratorExit:
             ready = []

@@ -46,9 +46,9 @@ class PullSession(LoopSession):
         "_rest",
         "_silent_ns",
         "_source",
-        "_step",
         "_winding",
         "_within",
+        "reads_ahead",
     )
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
@@ -60,8 +60,8 @@ class PullSession(LoopSession):
         self._reading = False
         self._parked = False
         """The reader waits for the OPEN record."""
-        self._step: Step | None = None
-        """An `__anext__` that was begun and was not ready."""
+        self.reads_ahead: Step | None = None
+        """A next chunk that was begun in the reader's task and was not ready; see `StreamSession.batches()`."""
         self._rest: list[AnyChunk] | None = None
         """What is left, last first, of a list the producer handed over at once; not accepted yet."""
         self._silent_ns = 0
@@ -305,7 +305,7 @@ class PullSession(LoopSession):
         outside = self._interrupt.absorb()
         if isinstance(error, Detached):
             return
-        source, self._source, self._step = self._source, None, None
+        source, self._source, self.reads_ahead = self._source, None, None
         # A CancelledError that nobody asked for is an error of the producer's own.
         interrupted = isinstance(error, asyncio.CancelledError) and (ours or outside)
         if outside:
@@ -345,7 +345,7 @@ class PullSession(LoopSession):
             self._wind()
             return
         error: BaseException | None = None
-        step, self._step = self._step, None
+        step, self.reads_ahead = self.reads_ahead, None
         try:
             if step is not None:
                 with contextlib.suppress(StopAsyncIteration, asyncio.CancelledError):
@@ -414,13 +414,13 @@ class PullSession(LoopSession):
         self._refuse_rest()
         if self._winding is None:
             source, self._source = self._source, None
-            step, self._step = self._step, None
+            step, self.reads_ahead = self.reads_ahead, None
             self._winding = Winding(self, source, step)
 
     def _given_up(self) -> None:
         """The close deadline passed while the reader waits for a step of a deaf iterator: free it."""
-        if self._step is not None and self._inside():
-            self._step.detached = True
+        if self.reads_ahead is not None and self._inside():
+            self.reads_ahead.detached = True
             self._interrupt.send()
 
 

@@ -73,7 +73,7 @@ async def test_chunks_that_come_one_at_a_time_go_straight_through() -> None:
 async def test_chunks_that_come_together_later_are_found() -> None:
     """After a while of single chunks it is looked again."""
     singles = [step for _ in range(40) for step in (wait(1), emit("x"))]
-    session = StreamSession(scripted_iterator(*singles, wait(1), emit(*"y" * 40), wait(1)))
+    session = StreamSession(scripted_iterator(*singles, wait(1), emit(*"y" * 60), wait(1)))
     batches: list[int] = []
 
     async def send(batch: list[AnyChunk]) -> None:
@@ -82,7 +82,7 @@ async def test_chunks_that_come_together_later_are_found() -> None:
     await Reader(session, send).task
     assert max(batches[:40]) == 1
     assert max(batches) == 16
-    assert sum(batches) == 80
+    assert sum(batches) == 100
 
 
 async def test_what_comes_during_a_send_is_taken_over_at_once() -> None:
