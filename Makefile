@@ -14,17 +14,20 @@ SHELL  := /bin/sh
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench docs changelog clean
+.PHONY: help demo chat test lint format bench docs changelog clean
 
 help: ## list the targets
 	@echo "StreamGuard: what you can make"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
-	@echo "Variables: PYTHON=python3.12  ENGINE=URL MODEL=NAME (demo)  ARGS='...' (test, bench)"
+	@echo "Variables: PYTHON=python3.12  ENGINE=URL MODEL=NAME (demo, chat)  ARGS='...' (demo, chat, test, bench)"
 
 demo: $(STAMP) ## watch a stream being cut: tokens burnt without and with the guard
 	@echo "==> make demo: starting the engine and the example, readers leave half-way"
 	@$(PY) example_projects/demo/run.py $(if $(ENGINE),--engine '$(ENGINE)') $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 	@echo "make demo: passed"
+
+chat: $(STAMP) ## a chat page at http://127.0.0.1:8000 with a receipt under each answer
+	@$(PY) example_projects/fastapi_chat/main.py $(if $(ENGINE),--engine '$(ENGINE)') $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 test: $(STAMP) ## run the tests
 	@echo "==> make test: running the tests with $$($(PY) --version)"
