@@ -32,6 +32,7 @@ logger = logging.getLogger("streamguard")
 MAX_TAGS: Final = 16
 MAX_ATTEMPTS: Final = 64
 _ASYNC: Final = Drive.ASYNC
+_FACTORY: Final = Drive.FACTORY
 _TOLD: Final = (asyncio.CancelledError, GeneratorExit)
 """How a producer ends that was told to."""
 _VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
@@ -200,12 +201,14 @@ class SessionBase:
             raise UsageError(
                 "attach() was called on a session that has a producer; a stream has one producer"
             )
+        made: object = producer
         if type(producer) is AsyncGeneratorType:
             # The usual case, which needs no looking into.
-            made, drive = producer, _ASYNC
+            drive = _ASYNC
         else:
-            made = call_if_lazy(producer)
-            drive = classify(made)
+            drive = classify(producer)
+            if drive is _FACTORY and (made := call_if_lazy(producer)) is not producer:
+                drive = classify(made)
         self._producer, self._drive = made, drive
 
     def _write_open(self) -> None:

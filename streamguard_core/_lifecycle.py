@@ -24,6 +24,7 @@ from streamguard_core.transitions import (
     ON_GONE,
     ON_SEAL,
     OPEN,
+    OUTLIVING,
     READING,
     RUNNING,
     SEALED,
@@ -200,11 +201,10 @@ class Lifecycle:
             # First: the provider costs money until its transport is closed (G10).
             self._act(CLOSE_PRODUCER)
             self.until_ns = at_ns + to_ns(self.deadlines.close)
-        self._act(WAKE_CONSUMER, WAKE_PRODUCER)
-        if self.producer not in (STOPPING, DRAINING):
+        self._act(WAKE_CONSUMER, WAKE_PRODUCER, ARM)
+        if self.producer not in OUTLIVING:
             self._move(ON_GONE)
             self._seal_when_settled(at_ns)
-        self._act(ARM)
         return True
 
     def stop_draining(self, at_ns: int) -> None:
@@ -220,45 +220,37 @@ class Lifecycle:
         Raises:
             UsageError: when the stream is not drained, or was sealed before.
         """
-        if not self._allowed(ON_SEAL):
+        if not self._move(ON_SEAL):
             raise UsageError(
                 f"seal() is not allowed in {self.state.name}; a stream is sealed once, when DRAINED"
             )
         self.sealed_ns = at_ns
-        self._move(ON_SEAL)
 
     def give_up(self, at_ns: int) -> None:
         """The close deadline passed; the producer counts as `unconfirmed` (G10)."""
-        if self._allowed(ON_GIVE_UP):
-            self._move(ON_GIVE_UP)
+        if self._move(ON_GIVE_UP):
             self._move(ON_GONE)
             self.until_ns = None
             self._seal_when_settled(at_ns)
 
-    def _allowed(self, event: Event) -> bool:
-        return (
-            event in table.STREAM_TABLE[self.state]
-            or event in table.PRODUCER_TABLE[self.producer]
-            or event in table.CONSUMER_TABLE[self.consumer]
-        )
-
-    def _move(self, event: Event) -> None:
-        """Move every role that has a cell for `event`."""
+    def _move(self, event: Event) -> bool:
+        """Move every role that has a cell for `event`; False when none has: then nothing was allowed to happen."""
+        moved = False
         stream = table.STREAM_TABLE[self.state]
         if event in stream:
-            self.state = stream[event]
+            self.state, moved = stream[event], True
         producer = table.PRODUCER_TABLE[self.producer]
         if event in producer:
-            self.producer = producer[event]
+            self.producer, moved = producer[event], True
         consumer = table.CONSUMER_TABLE[self.consumer]
         if event in consumer:
-            self.consumer = consumer[event]
+            self.consumer, moved = consumer[event], True
+        return moved
 
     def _act(self, *actions: Action) -> None:
-        pending = self.pending
-        if pending:
-            actions = pending + tuple([action for action in actions if action not in pending])
-        self.pending = actions
+        for action in actions:
+            if action not in self.pending:
+                self.pending += (action,)
 
     def _record(
         self, cause: Cause, party: Party | None, detail: str, at_ns: int, intent: bool = False

@@ -67,8 +67,7 @@ class LoopSession(SessionBase):
                 "start() was called outside a running event loop; call it from async code,"
                 " or use SyncStreamSession"
             ) from None
-        # The thread's own integer: an idle stream pays for every object it keeps.
-        self._thread = threading.current_thread().ident or 0
+        self._thread = threading.get_ident()
         if type(self._clock) is SystemClock:
             self._clock = clock_of(self._loop)
         if self._protocol.live:
@@ -260,7 +259,8 @@ class LoopSession(SessionBase):
                 elif action is WAKE_PRODUCER:
                     self._wake_producer()
                 elif action is ARM:
-                    self._arm()
+                    if protocol.until_ns is not None or protocol.live:
+                        self._arm()
                 elif protocol.state is DRAINED:
                     self._seal()
 
@@ -291,7 +291,7 @@ class LoopSession(SessionBase):
     def _arm(self) -> None:
         """One timer for the earliest deadline; it is moved forward when it fires, not per chunk."""
         protocol = self._protocol
-        if self._loop is None or (protocol.until_ns is None and not protocol.live):
+        if self._loop is None:
             return
         now_ns = self._clock.monotonic_ns()
         at_ns = next_look(self._protocol, now_ns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from itertools import islice
 from typing import Any
 
@@ -21,7 +21,7 @@ from streamguard_core.dispatcher import Dispatcher
 from streamguard_core.errors import UsageError
 from streamguard_core.producers import Drive
 from streamguard_core.statistics import Statistics
-from streamguard_core.transitions import READING, RUNNING, STREAMING
+from streamguard_core.transitions import DRAINED, READING, RUNNING, STREAMING
 
 
 class PushSession(BatchSession):
@@ -122,12 +122,17 @@ class PushSession(BatchSession):
                         else:
                             protocol.committed += 1
                             if gated:
-                                queue.append(held.popleft())
+                                queue.append(held.pop(0))
                     if putters:
                         out.freed()
                 if not protocol.live:
                     break
-                await self._park_push()
+                try:
+                    await self._park_push()
+                finally:
+                    out.reader_due = False
+                    if self._place is place:
+                        self._turning = False
                 if self._place is not place:
                     raise self._superseded()
             self._hand_eos()
@@ -139,10 +144,12 @@ class PushSession(BatchSession):
                 self._push_reader_left("the reader's task was cancelled")
             raise
 
-    async def _park_push(self) -> None:
-        """Wait on one future for a chunk or the cutoff; both wake it in the same step (G7).
+    def _park_push(self) -> Awaitable[None]:
+        """What a reader awaits for a chunk or the cutoff: one future, which both wake in the same step (G7).
 
         An emitter that was just woken runs in this turn of the loop: then the turn is all that is waited for.
+        The reader takes `reader_due` and `_turning` back when it runs again. No coroutine: one per chunk is what
+        a ticking stream would pay for.
         """
         out, loop = self._out, self._loop
         assert out is not None
@@ -150,14 +157,9 @@ class PushSession(BatchSession):
         self._interrupt.task = running_task(loop)
         if out.emitter_due:
             out.emitter_due, out.reader_due, self._turning = False, True, True
-            try:
-                await turn()
-            finally:
-                self._turning = False
-        else:
-            out.consumer = loop.create_future()
-            await out.consumer
-        out.reader_due = False
+            return turn()
+        out.consumer = consumer = loop.create_future()
+        return consumer
 
     def _commit_next(self) -> None:
         assert self._dispatcher is not None
@@ -212,14 +214,20 @@ class PushSession(BatchSession):
                 self._push_reader_left("the reader closed its iterator")
 
     async def _next_batch(self, place: object, limit: int) -> list[AnyChunk]:
-        protocol, dispatcher = self._protocol, self._dispatcher
+        protocol, dispatcher, out = self._protocol, self._dispatcher, self._out
         assert dispatcher is not None
+        assert out is not None
         queue = dispatcher.queue
         if self._handed:
             self._acknowledge(dispatcher)
         try:
             while not queue and protocol.live:
-                await self._park_push()
+                try:
+                    await self._park_push()
+                finally:
+                    out.reader_due = False
+                    if self._place is place:
+                        self._turning = False
                 if self._place is not place:
                     raise self._superseded()
         except asyncio.CancelledError:
@@ -263,6 +271,12 @@ class PushSession(BatchSession):
             self._pump.stop()
         else:
             self._stop_pull()
+
+    def _arm(self) -> None:
+        protocol, out = self._protocol, self._out
+        if out is not None and out.reader_due and protocol.state is DRAINED and protocol.eos_ready:
+            return  # The reader was woken and takes EOS in this turn of the loop: there is no wait to bound.
+        super()._arm()
 
     def _given_up(self) -> None:
         if isinstance(self._pump, Pump):

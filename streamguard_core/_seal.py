@@ -102,9 +102,9 @@ def _waste(protocol: StreamProtocol, output: Count) -> Count:
 
 def _prevented(protocol: StreamProtocol, max_tokens: int | None, output: Count) -> Count:
     """Never generated because we cut: zero where nothing was prevented, else at most what the cap left."""
-    by_itself = protocol.producer is FINISHED or protocol.producer is FAILED
-    drained = protocol.policy_applied.startswith(("drain", "tail"))
-    if by_itself or drained or protocol.finish is not None:
+    if protocol.producer is FINISHED or protocol.producer is FAILED or protocol.finish is not None:
+        return _NOTHING
+    if protocol.policy_applied.startswith(("drain", "tail")):
         return _NOTHING
     if max_tokens is None:
         return UNKNOWN

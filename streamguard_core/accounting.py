@@ -22,7 +22,7 @@ class CountSource(StrEnum):
     NONE = "none"
 
 
-class Count(msgspec.Struct, frozen=True):
+class Count(msgspec.Struct, frozen=True, gc=False):
     """A number of tokens (or chunks) with its bounds and its source.
 
     Invariant: lower <= value <= upper wherever they are known; value None means unknown, 0 means observed zero.

@@ -75,10 +75,10 @@ class Cause(StrEnum):
     @property
     def party(self) -> Party | None:
         """Who is behind this cause unless the caller names somebody else; None for completion (G14)."""
-        return _PARTY[self.category]
+        return _PARTY[_CATEGORY[self]]
 
 
-class Signal(msgspec.Struct, frozen=True):
+class Signal(msgspec.Struct, frozen=True, gc=False):
     """Something that wanted the stream to end, with its instant on the session's clock.
 
     The first one with authority is the terminal one; all are kept, in order, as history (G8).

@@ -39,7 +39,12 @@ class LoopClock(SystemClock):
         return int(self._time() * 1e9)
 
 
+class _SharedClock(SystemClock):
+    """The machine's clocks, known to be what a loop's timers run on."""
+
+
 SYSTEM_CLOCK: Final = SystemClock()
+_SHARED: Final = _SharedClock()
 
 
 def clock_of(loop: AbstractEventLoop) -> Clock:
@@ -47,7 +52,7 @@ def clock_of(loop: AbstractEventLoop) -> Clock:
 
     It is asked several times per chunk of a stream with deadlines, and costs a fifth of `loop.time()`.
     """
-    return SYSTEM_CLOCK if _tells_system_time(loop) else LoopClock(loop)
+    return _SHARED if _tells_system_time(loop) else LoopClock(loop)
 
 
 def _tells_system_time(loop: AbstractEventLoop) -> bool:

@@ -75,10 +75,10 @@ def as_policy(value: DisconnectPolicy | Callable[[], DisconnectPolicy]) -> Disco
     Raises:
         UsageError: when it is neither.
     """
+    if value is cancel:
+        return _CANCEL
     if isinstance(value, DisconnectPolicy):
         return value
-    if value is cancel:
-        return cancel()
     raise UsageError(
         f"on_disconnect={value!r} was given; use cancel(), grace(seconds, max_tokens)"
         " or drain(seconds, max_bytes)"

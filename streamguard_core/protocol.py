@@ -18,7 +18,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from streamguard_core import transitions as table
 from streamguard_core._lifecycle import ARM, COMPLETED, Action, Lifecycle
 from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause, shorten
@@ -39,9 +38,9 @@ from streamguard_core.transitions import (
     ON_LEAVE,
     ON_READ,
     OPEN,
+    OUTLIVING,
     RUNNING,
     SEALED,
-    STOPPING,
     STREAMING,
     Event,
 )
@@ -232,10 +231,8 @@ class StreamProtocol(Lifecycle):
 
     def reading(self) -> None:
         """The consumer asks for a chunk, for the first time or again after it left."""
-        if self._allowed(ON_READ):
-            self._move(ON_READ)
-            if self.live:
-                self.until_ns = self.max_away_produced = None
+        if self._move(ON_READ) and self.live:
+            self.until_ns = self.max_away_produced = None
 
     def disconnected(self, detail: str, at_ns: int, unaccepted: int = 0) -> None:
         """The consumer's transport is gone: intent, which the policy turns into authority (G9).
@@ -270,15 +267,13 @@ class StreamProtocol(Lifecycle):
 
     def leave(self, at_ns: int) -> None:
         """After the cutoff: nobody reads on; the receipt need not wait for the consumer."""
-        if not self.live and self._allowed(ON_LEAVE):
-            self._move(ON_LEAVE)
+        if not self.live and self._move(ON_LEAVE):
             self._seal_when_settled(at_ns)
 
     def take_eos(self, at_ns: int) -> bool:
         """Hand EOS over: True exactly once, after every committed chunk was consumed (G6)."""
-        if not self.eos_ready or not self._allowed(ON_EOS):
+        if not self.eos_ready or not self._move(ON_EOS):
             return False
-        self._move(ON_EOS)
         self._seal_when_settled(at_ns)
         return True
 
@@ -306,11 +301,8 @@ class StreamProtocol(Lifecycle):
 
     def _producer_ended(self, event: Event, at_ns: int) -> None:
         """A running producer ended; one that was told to has confirmed its end."""
-        told = self.producer in (STOPPING, DRAINING)
-        if event not in table.PRODUCER_TABLE[self.producer]:
-            return
-        self._move(event)
-        if told:
+        told = self.producer in OUTLIVING
+        if self._move(event) and told:
             self.close_confirmed_ns = at_ns
             self.until_ns = None
             self._move(ON_GONE)

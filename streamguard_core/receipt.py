@@ -39,7 +39,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """True when we closed it before the provider had ended."""
 
 
-class Instants(msgspec.Struct, frozen=True, kw_only=True):
+class Instants(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """When things happened, in nanoseconds of the session's monotonic clock; None where they did not."""
 
     opened_ns: int

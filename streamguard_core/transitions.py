@@ -108,6 +108,9 @@ ON_LEAVE: Final = Event.LEAVE
 ON_EOS: Final = Event.EOS
 ON_SEAL: Final = Event.SEAL
 
+OUTLIVING: Final = frozenset({DRAINING, STOPPING})
+"""The producer still runs after the cutoff: it was told to end, or is read on."""
+
 AnyState = State | ProducerState | ConsumerState
 
 STREAM_TABLE: Final[dict[State, dict[Event, State]]] = {

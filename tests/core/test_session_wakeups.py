@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from streamguard_core import AnyChunk, Cause, CloseState, Deadlines, MemoryLedger, StreamSession
+from streamguard_core.limits import DEFAULT_DEADLINES
 from streamguard_core.testing import (
     JumpingLoop,
     Played,
@@ -17,6 +18,7 @@ from streamguard_core.testing import (
     hang,
     scripted_iterator,
     settled,
+    wait,
 )
 
 Build = Callable[..., Any]
@@ -289,3 +291,38 @@ async def test_a_transport_that_cannot_be_closed_keeps_nobody_open(
     assert closed == [1]
     assert "OSError" in caplog.text
     assert "secret" not in caplog.text
+
+
+def timed_calls(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The delays of the timers that the running loop is asked for from now on."""
+    loop, delays = asyncio.get_running_loop(), []
+    right = loop.call_later
+
+    def call_later(delay: float, *arguments: Any, **keywords: Any) -> asyncio.TimerHandle:
+        delays.append(delay)
+        return right(delay, *arguments, **keywords)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    return delays
+
+
+async def test_a_parked_reader_takes_eos_without_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completion with a reader that waits for nothing but EOS leaves no wait to be bounded."""
+    delays = timed_calls(monkeypatch)
+    session = StreamSession(ScriptedProducer(emit("a"), wait(1)))
+    assert [chunk async for chunk in session] == ["a"]
+    assert (await session.receipt()).eos_delivered
+    assert DEFAULT_DEADLINES.finalisation not in delays
+
+
+async def test_a_reader_that_holds_the_last_chunk_is_given_a_bounded_time() -> None:
+    """A reader that was woken once and now holds a chunk may let EOS wait for ever: that is bounded."""
+    session = StreamSession(ScriptedProducer(wait(1), emit("a"), wait(1)))
+    reader = aiter(session)
+    assert await anext(reader) == "a"
+    began = asyncio.get_running_loop().time()
+    receipt = await session.receipt()
+    assert not receipt.eos_delivered
+    passed = asyncio.get_running_loop().time() - began
+    assert passed == pytest.approx(1 + DEFAULT_DEADLINES.finalisation)
+    await reader.aclose()
