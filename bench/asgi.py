@@ -1,6 +1,6 @@
 """Server CPU per chunk through a real uvicorn: guarded responses beside raw ASGI and the frameworks' own.
 
-python -m bench.asgi [--quick] [--json] [--valgrind]
+python -m bench.asgi [--quick] [--json] [--no-valgrind]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from urllib.request import urlopen
 
 from bench import callgrind
-from bench.bars import CASES, RAW, bars, comparisons
+from bench.bars import CASES, RAW, SERVED_NOTE, comparisons, served_bars
 from bench.harness import Series, Table, main
 from streamguard_testing import ServerProcess
 
@@ -74,9 +74,9 @@ async def tables(*, quick: bool, valgrind: bool) -> AsyncIterator[Table]:
     with server() as url:
         for kind, together in TOGETHER.items():
             series = await measure(url, together, rounds, chunks)
-            rows = series.rows(RAW, bars(together))
-            rows += tuple(comparisons(series.compare, together))
-            yield Table(f"Through uvicorn, {kind}", "CPU ns/chunk", rows)
+            rows = series.rows(RAW, served_bars(together))
+            rows += tuple(comparisons(series.compare, peers=together > 1))
+            yield Table(f"Through uvicorn, {kind}", "CPU ns/chunk", rows, SERVED_NOTE)
     if valgrind and callgrind.available():
         from bench import cycle
 

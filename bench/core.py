@@ -1,6 +1,6 @@
 """What a session costs in process: per chunk, per stream, per open stream, and from a disconnect to the close.
 
-python -m bench.core [--quick] [--json] [--valgrind]
+python -m bench.core [--quick] [--json] [--no-valgrind]
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ async def tables(*, quick: bool, valgrind: bool) -> AsyncIterator[Table]:
     rounds = 3 if quick else 9
     yield await memory.table(400 if quick else 2000)
     yield await hot(rounds, 5_000 if quick else 20_000)
-    yield await many(min(rounds, 5), *((200, 50) if quick else (1000, 200)))
+    yield await many(min(rounds, 4), *((200, 50) if quick else (1000, 200)))
     yield await flat(rounds)
     yield await opening(rounds, 200 if quick else 500)
     yield await leaving.table()

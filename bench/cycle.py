@@ -16,7 +16,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from bench import served
-from bench.bars import CASES, RAW, Measured, bars, comparisons
+from bench.bars import CASES, CYCLE_NOTE, RAW, Measured, comparisons, cycle_bars
 from bench.callgrind import marked, stretches
 from bench.counted import against, slope
 from bench.harness import Row, Table
@@ -31,10 +31,11 @@ def tables() -> Iterable[Table]:
     counts = stretches("bench.cycle", *map(str, LENGTHS))
     for kind, together in TOGETHER.items():
         slopes = {name: slope(next(counts), next(counts), LENGTHS) for name in CASES}
-        found = bars(together)
+        found = cycle_bars(together)
         rows = [against(name, it, RAW, slopes[RAW], found.get(name)) for name, it in slopes.items()]
-        rows += comparisons(_compare(slopes), together)
-        yield Table(f"Instructions in uvicorn's request cycle, {kind}", "per chunk", tuple(rows))
+        rows += comparisons(_compare(slopes), peers=True)
+        title = f"Instructions in uvicorn's request cycle, {kind}"
+        yield Table(title, "per chunk", tuple(rows), CYCLE_NOTE)
 
 
 def _compare(slopes: dict[str, float]) -> Measured:

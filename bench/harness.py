@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+from bench import callgrind
+
 Run = Callable[[], Awaitable[int]]
 """Runs one case once; returns how many chunks (or streams) went through."""
 
@@ -162,7 +164,10 @@ def main(purpose: str | None, tables: Tables) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--json", action="store_true", help="one JSON array instead of text")
     parser.add_argument(
-        "--valgrind", action="store_true", help="count instructions as well, where valgrind is"
+        "--valgrind",
+        action=argparse.BooleanOptionalAction,
+        default=callgrind.available(),
+        help="count instructions as well; where valgrind is not, they are left out",
     )
     arguments = parser.parse_args()
     return asyncio.run(_show(tables(quick=arguments.quick, valgrind=arguments.valgrind), arguments))

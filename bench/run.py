@@ -1,6 +1,6 @@
 """Everything in one run: in process, then through a real server.
 
-python -m bench [--quick] [--json] [--valgrind]
+python -m bench [--quick] [--json] [--no-valgrind]
 """
 
 from __future__ import annotations
