@@ -166,12 +166,18 @@ class RequestGuard(Scope):
         if session.sealed is None:
             self.keep(asyncio.ensure_future(self._report_late(session)))
         else:
-            self._tell(session.sealed)
+            self._sealed(session, session.sealed)
 
     async def _report_late(self, session: StreamSession) -> None:
-        await _sealed(session)
+        await _until_sealed(session)
         if session.sealed is not None:
-            self._tell(session.sealed)
+            self._sealed(session, session.sealed)
+
+    def _sealed(self, session: StreamSession, receipt: Receipt) -> None:
+        """A stream is over: later calls of this request are not its, and are this request's alone."""
+        if self.session is session:
+            self.session = None
+        self._tell(receipt)
 
     def _tell(self, receipt: Receipt) -> None:
         """Call `on_receipt`; its failure is logged, and is nobody's but its own."""
@@ -226,7 +232,7 @@ async def _close(session: StreamSession) -> None:
         logger.error("stream %s: closing it raised %s", session.stream_id, type(error).__name__)
 
 
-async def _sealed(session: StreamSession) -> None:
+async def _until_sealed(session: StreamSession) -> None:
     try:
         await session.receipt()
     except Exception as error:  # noqa: BLE001 - see above

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from starlette.background import BackgroundTask
 
 from streamguard_asgi import GuardedResponse, StreamGuardMiddleware, current_scope
 from streamguard_core import (
@@ -253,3 +255,34 @@ async def test_a_deaf_iterator_does_not_hold_its_response(how: str) -> None:
         awake.set()
         await eventually(lambda: not any("Delivery" in repr(one) for one in asyncio.all_tasks()))
         assert server.events == sent
+
+
+async def test_calls_after_the_stream_are_the_requests_own() -> None:
+    """What a background task asks a provider for is not refused because the stream is over."""
+    seen: list[object] = []
+
+    class Call:
+        def disconnected(self, detail: str = "") -> None:
+            seen.append(detail)
+
+        def terminate(self, cause: Cause, detail: str = "") -> None:
+            seen.append(cause)
+
+    def ask_again() -> None:
+        scope = current_scope()
+        assert scope is not None
+        seen.append(scope.session)
+        scope.add(Call())
+
+    async def words() -> AsyncIterator[str]:
+        scope = current_scope()
+        assert scope is not None
+        assert scope.session is not None
+        yield "a"
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        response = GuardedResponse(words(), background=BackgroundTask(ask_again))
+        await response(scope, receive, send)
+
+    await Server(StreamGuardMiddleware(application)).run()
+    assert seen == [None]
