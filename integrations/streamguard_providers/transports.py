@@ -26,6 +26,9 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
     or is not being read. Whoever waits in it, or goes on reading, gets a `CutOffReadError`. In a
     scope whose reader is gone, calls are refused. Outside of any scope it does what `inner` does.
 
+    A call that is cancelled leaves no connection behind, nor a place in the pool. With an `inner`
+    that keeps no httpcore pool, what it opens before its headers is its own to close.
+
     Args:
         inner: the transport that does the work. By default a plain one of the library whose client
             uses this.
