@@ -42,6 +42,33 @@ def test_first_example_is_short_and_is_run() -> None:
     assert statements[-1] in FIRST_SCREEN
 
 
+def _pages() -> str:
+    """Everything that users read."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("example_projects/*/*.md")]
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages)
+
+
+def test_commands_that_are_named_exist() -> None:
+    """Every `make` target, `streamguard` command and `tox` environment that a page names is there."""
+    from typer.main import get_command
+
+    from streamguard_cli.app import app
+
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    environments = set(re.findall(r"^\[testenv:(\w+)\]", tox, re.MULTILINE)) | {"py312"}
+    for start, there in (
+        (r"(?:^\$ |^    |`)make", targets),
+        (r"(?:^\$ |`|is `)streamguard", commands),
+        (r"(?:^\$ |`)tox -e", environments),
+    ):
+        named = set(re.findall(rf"{start} ([a-z]+)\b", _pages(), re.MULTILINE))
+        assert named, start
+        assert named <= there
+
+
 def test_install_line_names_the_distribution() -> None:
     """The install lines of README and manual use the project's name, and extras that exist."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -229,9 +229,15 @@ def _instead(path: Path, error: OSError) -> str:
     if path.is_file():
         return "it is a file, and a ledger is a directory; give the one that SQLiteLedger() made"
     if path.is_dir() and not any(path.iterdir()):
-        return "the directory is empty: no ledger was ever opened here"
+        return (
+            "the directory is empty: no ledger was ever opened here;"
+            " give the one that SQLiteLedger(...) was given"
+        )
     if isinstance(error, FileNotFoundError):
-        return "the directory has no ledger.json, so it is no ledger"
+        return (
+            "the directory has no ledger.json, so it is no ledger;"
+            " give the one that SQLiteLedger(...) was given"
+        )
     return f"{_reason(error)}; run as the user that the application runs as"
 
 

@@ -117,7 +117,8 @@ def test_what_is_no_ledger_is_a_usage_error(tmp_path: Path, command: str) -> Non
     (tmp_path / "file").write_text("")
     for name, what in {
         "missing": "nothing is there; give the directory",
-        "empty": "the directory is empty",
+        "empty": "the directory is empty: no ledger was ever opened here; give the one",
+        ".": "the directory has no ledger.json, so it is no ledger; give the one",
         "file": "it is a file, and a ledger is a directory",
     }.items():
         result = _call(command, tmp_path / name)
