@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from enum import Enum
 from typing import Any, Final
 
@@ -225,12 +225,9 @@ class PullSession(LoopSession):
         self._source = iterable.__aiter__()
         return self._source
 
-    def _unpack(self, item: Any) -> None:
+    def _unpack(self, items: Iterable[AnyChunk]) -> None:
         """Take over what the producer handed over at once; nothing of it is accepted yet."""
-        if self._drive is Drive.BATCHES:
-            self._rest = list(reversed(item))
-        else:
-            self._rest = [item]
+        self._rest = list(items)[::-1]
 
     def _accept(self, chunk: AnyChunk) -> bool:
         """Produce and commit one chunk, with its instant; False after the cutoff."""
