@@ -281,3 +281,43 @@ async def test_an_anyio_scope_in_a_begun_step() -> None:
     await reader.task
     assert reader.sent == [*"abcde"]
     assert (await session.receipt()).cause is Cause.COMPLETED
+
+
+async def test_a_send_and_the_next_chunk_in_one_turn() -> None:
+    """Both are there when the reader is woken; neither is lost."""
+    session = StreamSession(scripted_iterator(TOGETHER, wait(5), emit("d")))
+    reader = Reader(session, slowly(5))
+    await reader.task
+    assert reader.sent == [*"abcd"]
+    assert asyncio.get_running_loop().time() == 15
+
+
+async def test_beside_without_a_begun_step_is_a_plain_await() -> None:
+    """Whoever calls it always is right as well, and pays for a task only where one is needed."""
+    session = StreamSession(scripted_iterator(emit("a"), hang()))
+    batches = session.batches(beside=True)
+    assert await anext(batches) == ["a"]
+    sender: list[object] = []
+
+    async def send() -> None:
+        sender.append(asyncio.current_task())
+
+    await session.beside(send())
+    assert sender == [asyncio.current_task()]
+    await batches.aclose()
+    await session.receipt()
+
+
+async def test_a_first_chunk_that_comes_after_the_cutoff_is_late() -> None:
+    """The iterator cuts its own stream off before it has yielded anything (G2)."""
+
+    async def cutting() -> AsyncIterator[str]:
+        session.cancel()
+        yield "a"
+
+    session = StreamSession(cutting())
+    reader = Reader(session, slowly(1))
+    await reader.task
+    receipt = await session.receipt()
+    assert reader.sent == []
+    assert (receipt.produced, receipt.late) == (0, 1)
