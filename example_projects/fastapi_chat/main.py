@@ -9,6 +9,7 @@ taken to be OpenAI-compatible (the key is read from OPENAI_API_KEY), any other t
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import signal
 import socket
@@ -82,6 +83,7 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path) -> FastAPI:
     """
     app = FastAPI(title="StreamGuard chat")
     running: WeakValueDictionary[str, StreamSession] = WeakValueDictionary()
+    app.state.running = running
 
     @app.post("/chat")
     @guard_stream(
@@ -164,6 +166,17 @@ def first_model(url: str) -> str:
         )
 
 
+class Server(uvicorn.Server):
+    """Ends the streams that run before it waits for their connections: readers are told why."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop serving."""
+        assert isinstance(self.config.app, FastAPI)
+        running: list[StreamSession] = list(self.config.app.state.running.values())
+        await asyncio.gather(*(session.shutdown() for session in running))
+        await super().shutdown(sockets)
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="A small chat whose streams are governed.")
@@ -199,7 +212,7 @@ def main() -> None:
         # first.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -228,6 +228,21 @@ def test_a_server_that_is_gone(browser: object, tmp_path: Path) -> None:
         assert chat.text("#button") == "Send"
 
 
+def test_a_server_that_is_stopped(browser: object, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of an answer: the reader is told, the engine is let go, the receipt says SHUTDOWN."""
+    with run_engine(interval=0.02, answer_tokens=NEVER) as engine:
+        with _serve(engine, tmp_path) as server:
+            chat = Chat(browser, engine, tmp_path, server.url)
+            chat.open()
+            chat.ask_and_read()
+            server.send_signal(signal.SIGINT)
+            assert server.wait() == 0
+            assert "Traceback" not in server.output()
+        chat.until(lambda: "The server is shutting down." in chat.text(".turn.assistant .end"))
+        _let_go_at_once(engine)
+        assert (chat.receipt()["cause"], chat.receipt()["sealed"]) == ("SHUTDOWN", True)
+
+
 def test_a_server_that_is_killed(browser: object, tmp_path: Path) -> None:
     """SIGKILL in the middle of an answer: the page says so, the engine is let go, the next start notes CRASHED."""
     with run_engine(interval=0.02, answer_tokens=NEVER) as engine:
