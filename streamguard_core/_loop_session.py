@@ -225,7 +225,7 @@ class LoopSession(SessionBase):
 
     def _leave(self, detail: str, now_ns: int) -> None:
         """The reader has left."""
-        self._protocol.disconnected(detail, now_ns)
+        raise AssertionError("provided by StreamSession")
 
     # -- inside ----------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamguard_core import AnyChunk, Cause, Chunk, Deadlines, StreamSession
+from streamguard_core import AnyChunk, Cause, Chunk, Deadlines, StreamSession, grace
 from streamguard_core._deadlines import next_due, next_look, tick
 from streamguard_core.protocol import StreamProtocol
 from streamguard_core.testing import (
@@ -21,6 +21,7 @@ from streamguard_core.testing import (
     hang,
     read,
     read_ready,
+    run,
     scripted_iterator,
     settled,
     stall,
@@ -243,3 +244,24 @@ async def test_a_shutdown_of_a_timed_stream(make: Make) -> None:
     session = make(emit("a"), hang(), total=1000, idle=900, consumer_stall=800)
     assert await anext(aiter(session)) == "a"
     assert (await session.shutdown()).cause in {Cause.SHUTDOWN, Cause.CLIENT_DISCONNECT}
+
+
+def test_a_session_built_outside_of_a_loop_runs_on_the_loops_clock() -> None:
+    """Its deadlines and its timer go by one clock, whichever loop it is read on."""
+    session = StreamSession(scripted_iterator(emit("a"), hang()), deadlines=Deadlines(idle=600))
+
+    async def main() -> tuple[Cause, float]:
+        assert [chunk async for chunk in session] == ["a"]
+        return (await session.receipt()).cause, asyncio.get_running_loop().time()
+
+    assert run(main()) == (Cause.TIMEOUT_IDLE, 600)
+
+
+async def test_a_grace_that_begins_before_the_start_is_bounded() -> None:
+    """The reader was gone before there was a timer: it is set at the start."""
+    session = StreamSession(ScriptedProducer(emit("a"), hang()), on_disconnect=grace(5))
+    session.disconnected("gone before")
+    session.start()
+    receipt = await session.receipt()
+    assert (receipt.cause, receipt.policy) == (Cause.CLIENT_DISCONNECT, "grace(5s)")
+    assert asyncio.get_running_loop().time() == 5
