@@ -17,6 +17,7 @@ except ImportError as error:
 
 from streamguard_cli.engine import engine
 from streamguard_cli.receipts import register as register_receipts
+from streamguard_cli.tables import refuse
 from streamguard_cli.verify import register as register_verify
 
 app = typer.Typer(
@@ -49,7 +50,11 @@ def streamguard(
 
 def main() -> None:
     """Run the `streamguard` command with the arguments of this process."""
-    app()
+    try:
+        app()
+    except OSError as error:  # commands answer for what they open: this is where they print
+        refused = refuse(f"cannot write the output: {error.strerror or error}")
+        raise SystemExit(refused.exit_code) from None
 
 
 app.command()(engine)

@@ -6,14 +6,13 @@ import heapq
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
 
 from streamguard_cli.console import console, warn
-from streamguard_cli.tables import printable, refuse, show
+from streamguard_cli.tables import Ledger, printable, refuse, show
 from streamguard_core import Cause, LedgerError
 from streamguard_ledger import read_receipts
 
@@ -34,7 +33,7 @@ _COLUMNS: Final = (
 
 
 def receipts(
-    path: Annotated[Path, typer.Argument(help="The directory that SQLiteLedger was given.")],
+    path: Ledger,
     *,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object per line, with every field.")

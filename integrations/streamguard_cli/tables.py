@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -13,6 +14,11 @@ from rich.text import Text
 from streamguard_cli.console import console
 
 _USAGE: Final = 2
+
+# `readable` is false for typer's check alone: ours says what to do.
+Ledger = Annotated[
+    Path, typer.Argument(help="The directory that SQLiteLedger was given.", readable=False)
+]
 
 
 def printable(cell: object) -> Text:

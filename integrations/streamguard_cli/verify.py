@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamguard_cli.console import console
-from streamguard_cli.tables import printable, refuse, show
+from streamguard_cli.tables import Ledger, printable, refuse, show
 from streamguard_core import LedgerError
 from streamguard_ledger import VerifyReport
 from streamguard_ledger import verify as verify_ledger
@@ -26,7 +25,7 @@ _VERDICTS: Final = {
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="The directory that SQLiteLedger was given.")],
+    path: Ledger,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
 ) -> None:

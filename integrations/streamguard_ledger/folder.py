@@ -17,6 +17,7 @@ from streamguard_ledger.records import VERSION, new_id
 _FORMAT: Final = "streamguard-ledger"
 _SETTLED: Final = b"settled\n"
 _WRITER_FILE: Final = re.compile(r"[0-9a-f]{32}\.db")
+_AS_WHOM: Final = "run as the user that the application runs as"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,23 @@ class Folder:
         return self.writers / f"{writer}.lock"
 
     def writer_ids(self) -> list[str]:
-        """All writers there ever were, in the order in which they started."""
-        return sorted(
-            path.stem for path in self.writers.iterdir() if _WRITER_FILE.fullmatch(path.name)
-        )
+        """All writers there ever were, in the order in which they started.
+
+        Raises:
+            LedgerError: when their folder is missing or cannot be read.
+        """
+        try:
+            names = [path.name for path in self.writers.iterdir()]
+        except FileNotFoundError:
+            raise LedgerError(
+                f"cannot read the ledger at {self.path}: its folder {self.writers.name} is missing,"
+                " and all records with it; restore it from a backup"
+            ) from None
+        except OSError as error:
+            raise LedgerError(
+                f"cannot read the ledger at {self.path}: {_reason(error)}; {_AS_WHOM}"
+            ) from None
+        return sorted(Path(name).stem for name in names if _WRITER_FILE.fullmatch(name))
 
 
 def prepare(path: Path) -> Folder:
@@ -224,21 +238,21 @@ def _decoded(text: bytes) -> dict[str, object]:
 
 
 def _instead(path: Path, error: OSError) -> str:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"{_reason(error)}; {_AS_WHOM}"
     if not path.exists():
         return "nothing is there; give the directory that SQLiteLedger(...) was given"
     if path.is_file():
         return "it is a file, and a ledger is a directory; give the one that SQLiteLedger() made"
-    if path.is_dir() and not any(path.iterdir()):
+    if not any(path.iterdir()):
         return (
             "the directory is empty: no ledger was ever opened here;"
             " give the one that SQLiteLedger(...) was given"
         )
-    if isinstance(error, FileNotFoundError):
-        return (
-            "the directory has no ledger.json, so it is no ledger;"
-            " give the one that SQLiteLedger(...) was given"
-        )
-    return f"{_reason(error)}; run as the user that the application runs as"
+    return (
+        "the directory has no ledger.json, so it is no ledger;"
+        " give the one that SQLiteLedger(...) was given"
+    )
 
 
 def _reason(error: OSError) -> str:

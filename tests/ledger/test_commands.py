@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,35 @@ def test_what_is_no_ledger_is_a_usage_error(tmp_path: Path, command: str) -> Non
     assert _call(command).exit_code == 2
     assert _call("receipts", tmp_path, "--last", 0).exit_code == 2
     assert _call("receipts", tmp_path, "--cause", "BOREDOM").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["receipts", "verify"])
+def test_a_ledger_that_has_lost_its_writers_is_said(whole: Path, command: str) -> None:
+    """Exit 2 and what to do, when the folder of all records is missing or is no folder."""
+    shutil.rmtree(whole / "writers")
+    result = _call(command, whole)
+    assert result.exit_code == 2
+    assert "its folder writers is missing, and all records with it; restore it" in result.stderr
+    (whole / "writers").write_text("")
+    result = _call(command, whole)
+    assert result.exit_code == 2
+    assert "Not a directory" in result.stderr
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything"
+)
+@pytest.mark.parametrize("command", ["receipts", "verify"])
+@pytest.mark.parametrize("closed", [".", "writers"])
+def test_a_ledger_of_somebody_else_is_said(whole: Path, command: str, closed: str) -> None:
+    """Exit 2, and as whom to run it."""
+    (whole / closed).chmod(0)
+    try:
+        result = _call(command, whole)
+    finally:
+        (whole / closed).chmod(0o700)
+    assert result.exit_code == 2
+    assert "run as the user that the application runs as" in result.stderr
 
 
 def test_receipts_shows_what_it_can_and_says_that_it_is_not_all(whole: Path, edit: Edit) -> None:
