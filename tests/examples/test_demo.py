@@ -12,18 +12,23 @@ import pytest
 
 from streamguard_testing import Fault, run_engine
 
+SAFE = "PYTHONSAFEPATH"
+"""Where it is set, a script does not find the files beside it."""
 RUN = Path(__file__).parents[2] / "example_projects" / "demo" / "run.py"
 
 
 def _start(temporary: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the demo in a process group of its own, with a folder of its own for temporary files."""
+    # As `make demo` does: with the script's own folder on the path, also where the tests go without.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     return subprocess.Popen(
         [sys.executable, "-u", str(RUN), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env={name: value for name, value in os.environ.items() if name != SAFE}
+        | {"TMPDIR": str(temporary)},
     )
 
 
