@@ -28,7 +28,8 @@ SERVED_NOTE: Final = (
 )
 CYCLE_NOTE: Final = (
     "No kernel is in it, so the bar of 0.5 of raw for chunks that arrive together does not apply;"
-    " those against sse-starlette and FastAPI are set for these counts."
+    " those against sse-starlette and FastAPI are set for these counts. With a loop turn before every chunk"
+    " they show how near one gets: raw ASGI alone, which is mostly that turn, is above them."
 )
 
 

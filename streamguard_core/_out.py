@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
+from threading import get_ident
 from typing import Any, Final, cast
 
 from streamguard_core._base import SessionBase
@@ -77,7 +77,7 @@ class SessionOut:
         self._session = session
         self.loop = loop
         self._now = now
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._timed = timed
         self._gated = gated
         self._size: Callable[[Any], int] = buffer_size if foreign else _checked_size
@@ -107,14 +107,11 @@ class SessionOut:
         return cast("Out", out)
 
     def _relaying(self) -> Callable[[AnyChunk], Awaitable[None]]:
-        """For streams without gates: within the lease, `StreamProtocol.relay` in place."""
-        emit, protocol, thread, ready = self._emit_any, self._protocol, self._thread, self._ready
-        append, max_inflight, timed = (
-            self._dispatcher.queue.append,
-            protocol.max_inflight,
-            self._timed,
-        )
-        get_ident = threading.get_ident
+        """For streams without gates: within the lease, `StreamProtocol.relay` in place.
+
+        It closes over three names only: every cell is one more object of each open stream.
+        """
+        protocol, append = self._protocol, self._dispatcher.queue.append
 
         def out(token: AnyChunk) -> Awaitable[None]:
             """Hand one chunk over. Await the result: it returns when there is room again.
@@ -123,52 +120,46 @@ class SessionOut:
                 CutOffError: after the cutoff; the chunk was refused and counted as late.
                 UsageError: when `token` is no chunk.
             """
-            if token.__class__ is str and get_ident() == thread:
+            if token.__class__ is str and get_ident() == self._thread:
                 produced = protocol.produced
                 if produced < self.lease and len(token) <= LIGHT:
-                    if produced - protocol.consumed < max_inflight:
+                    if produced - protocol.consumed < protocol.max_inflight:
                         protocol.produced = protocol.cleared = protocol.committed = produced + 1
                     else:
                         protocol.produced = protocol.cleared = produced + 1
                     append(token)
-                    if timed and token:
+                    if self._timed and token:
                         protocol.content(self._now())
                     if self.consumer is not None:
                         self.wake_consumer()
-                    return ready
-            return emit(token)
+                    return self._ready
+            return self._emit_any(token)
 
         return out
 
     def _judging(self) -> Callable[[AnyChunk], Awaitable[None]]:
         """For streams with gates."""
-        emit, protocol, thread, ready = self._emit_any, self._protocol, self._thread, self._ready
-        pass_on, queue, now = self._dispatcher.pass_on, self._dispatcher.queue, self._now
-        max_speculative, get_ident, timed = (
-            protocol.max_speculative,
-            threading.get_ident,
-            self._timed,
-        )
+        protocol, dispatcher = self._protocol, self._dispatcher
 
         def out(token: AnyChunk) -> Awaitable[None]:
             """See `_relaying`."""
-            if token.__class__ is str and get_ident() == thread:
+            if token.__class__ is str and get_ident() == self._thread:
                 produced = protocol.produced
                 if (
                     produced < self.lease
                     and len(token) <= LIGHT
-                    and produced - protocol.committed < max_speculative
+                    and produced - protocol.committed < protocol.max_speculative
                 ):
-                    now_ns = now()
-                    if timed and token:
+                    now_ns = self._now()
+                    if self._timed and token:
                         protocol.content(now_ns)
-                    pass_on(token, now_ns)
-                    if queue and self.consumer is not None:
+                    dispatcher.pass_on(token, now_ns)
+                    if dispatcher.queue and self.consumer is not None:
                         self.wake_consumer()
                     if protocol.pending or protocol.state is not STREAMING:
                         self._decided()
-                    return ready
-            return emit(token)
+                    return self._ready
+            return self._emit_any(token)
 
         return out
 
@@ -193,7 +184,7 @@ class SessionOut:
 
     def _emit_any(self, token: AnyChunk) -> Awaitable[None]:
         """Whatever is not the plain case."""
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             return self._from_thread(token)
         return self._emit(token, self._size(token))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Awaitable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -57,16 +58,10 @@ class PushSession(BatchSession):
             foreign=foreign,
         )
 
-        def ended(error: BaseException | None) -> None:
-            if isinstance(alive := session(), PushSession):
-                alive._pump_ended(error)
-
-        def broke(error: Exception) -> None:
-            if isinstance(alive := session(), PushSession):
-                alive.terminate(Cause.INTERNAL_ERROR, describe(error))
-
+        ended = partial(_pump_ended, session)
         opened = self._wait_open if self._opening is not None else None
         if self._drive is Drive.SYNC:
+            broke = partial(_pump_broke, session)
             thread = ThreadPump(self._out, ended, broke, self._protocol.max_speculative)
             self._pump = thread
             thread.start(self._producer, opened)
@@ -296,3 +291,13 @@ class PushSession(BatchSession):
     def _check_one_way(self) -> None:
         if self._handed:
             raise UsageError("`async for` was begun after read_ready(); read a stream in one way")
+
+
+def _pump_ended(session: weakref.ref[SessionBase], error: BaseException | None) -> None:
+    if isinstance(alive := session(), PushSession):
+        alive._pump_ended(error)
+
+
+def _pump_broke(session: weakref.ref[SessionBase], error: Exception) -> None:
+    if isinstance(alive := session(), PushSession):
+        alive.terminate(Cause.INTERNAL_ERROR, describe(error))
