@@ -102,7 +102,7 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path) -> FastAPI:
     async def stop(stream_id: str) -> None:
         """Stop was pressed: that is authority. A reader who leaves is intent, and needs no request."""
         session = running.get(stream_id)
-        if session is None:
+        if session is None or session.cause is not None:
             raise HTTPException(404, "no such stream is running")
         session.cancel("stop was pressed")
 

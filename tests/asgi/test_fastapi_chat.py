@@ -99,6 +99,19 @@ async def test_a_whole_answer_ends_explicitly(chat: ServerProcess) -> None:
     assert (receipt["consumed"], receipt["eos_delivered"]) == (400, True)
 
 
+async def test_stop_is_the_readers_own_decision(chat: ServerProcess) -> None:
+    """`/stop` ends a stream as USER_CANCEL with an explicit end; one that has ended, or never was, is 404."""
+    async with (
+        httpx.AsyncClient(base_url=chat.url, timeout=20) as http,
+        http.stream("POST", "/chat", json=QUESTION) as answer,
+    ):
+        path = f"/streams/{answer.headers['streamguard-stream-id']}/stop"
+        assert (await http.post(path)).status_code == 204
+        assert '"cause":"USER_CANCEL"' in (await answer.aread()).decode()
+        assert (await http.post(path)).status_code == 404
+        assert (await http.post("/streams/nothing/stop")).status_code == 404
+
+
 async def test_the_page_is_one_file_and_other_names_are_refused(chat: ServerProcess) -> None:
     """No content from elsewhere; a page of another site cannot reach us by a name of its own."""
     async with httpx.AsyncClient(base_url=chat.url) as http:
