@@ -53,6 +53,7 @@ class ReadBatches(Deed):
 
     limit: int
     times: int | None
+    beside: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,17 @@ def read_ready(limit: int = 16, times: int | None = None) -> ReadReady:
     return ReadReady(limit, times)
 
 
-def read_batches(limit: int = 16, times: int | None = None) -> ReadBatches:
-    """Read with `session.batches(limit)`, so many batches, or to EOS."""
-    return ReadBatches(limit, times)
+def read_batches(
+    limit: int = 16, times: int | None = None, *, beside: float | None = None
+) -> ReadBatches:
+    """Read with `session.batches(limit)`, so many batches, or to EOS.
+
+    Args:
+        limit: chunks in a batch, at most.
+        times: how many batches; None for all.
+        beside: read as an adapter does, with `batches(beside=True)`, and take so many seconds for each send.
+    """
+    return ReadBatches(limit, times, beside)
 
 
 def park() -> Park:
@@ -170,8 +179,8 @@ class ScriptedConsumer:
                 await self._read(session, chunks, within)
             case ReadReady(limit, times):
                 await self._read_ready(session, limit, times)
-            case ReadBatches(limit, times):
-                await self._read_batches(session, limit, times)
+            case ReadBatches(limit, times, beside):
+                await self._read_batches(session, limit, times, beside)
             case Park():
                 await self._unparked.wait()
             case Stall(seconds):
@@ -210,8 +219,10 @@ class ScriptedConsumer:
                 return
             left = None if left is None else left - 1
 
-    async def _read_batches(self, session: StreamSession, limit: int, times: int | None) -> None:
-        self._batches = self._batches or session.batches(limit)
+    async def _read_batches(
+        self, session: StreamSession, limit: int, times: int | None, beside: float | None
+    ) -> None:
+        self._batches = self._batches or session.batches(limit, beside=beside is not None)
         left = times
         while left is None or left > 0:
             batch = await anext(self._batches, None)
@@ -219,6 +230,9 @@ class ScriptedConsumer:
                 self.eos += 1
                 return
             self.received += batch
+            if beside is not None:
+                sending = asyncio.sleep(beside)
+                await (session.beside(sending) if session.reads_ahead else sending)
             left = None if left is None else left - 1
 
     async def _leave(self, session: StreamSession, how: How) -> None:

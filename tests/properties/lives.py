@@ -99,6 +99,7 @@ class Life:
 
 
 WORDS = [*EMITTING, *PLAIN, "cut itself off", "big chunk"]
+READS_ON: list[Deed] = [read(), read_ready(16), read_batches(16), read_batches(16, beside=1)]
 DEEDS: list[Deed] = [
     read(1),
     read(2),
@@ -110,6 +111,9 @@ DEEDS: list[Deed] = [
     read_batches(2, 1),
     read_batches(2, 2),
     read_batches(16),
+    read_batches(2, 2, beside=0),
+    read_batches(16, 2, beside=3),
+    read_batches(16, beside=1),
     stall(1),
     stall(7),
     park(),
@@ -156,9 +160,7 @@ lives = st.builds(
     words=st.lists(
         st.sampled_from(["emit"] * 6 + ["emit three"] * 3 + ["wait"] * 3 + WORDS), max_size=8
     ).map(tuple),
-    deeds=st.lists(
-        st.sampled_from([read(), read(), read_ready(16), read_batches(16), *DEEDS]), max_size=5
-    ).map(tuple),
+    deeds=st.lists(st.sampled_from([*READS_ON, read(), *DEEDS]), max_size=5).map(tuple),
     closes=st.booleans(),
     signals=st.lists(
         st.tuples(st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.5, 5.0]), st.sampled_from(SIGNALS)),
@@ -279,7 +281,7 @@ def allowed_causes(life: Life) -> set[Cause]:
     """Every cause that somebody in this life may be behind (G14)."""
     words, signals = set(life.words), {name for _, name in life.signals}
     causes = {Cause.COMPLETED}
-    reads_on = bool(life.deeds) and life.deeds[0] in (read(), read_ready(16), read_batches(16))
+    reads_on = bool(life.deeds) and life.deeds[0] in READS_ON
     if not reads_on or "hang" in words or signals & {"shutdown", "shutdown with grace"}:
         # Else nothing may last until the application goes down.
         causes.add(Cause.SHUTDOWN)

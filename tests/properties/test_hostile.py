@@ -34,17 +34,24 @@ PRODUCERS: dict[str, tuple[str, ...]] = {
 }
 HOW: list[How] = ["break", "aclose", "cancel", "disconnected"]
 CONSUMERS: dict[str, list[tuple[Deed, ...]]] = {
-    "reads to EOS": [(read(),), (read_ready(),), (read_batches(),)],
+    "reads to EOS": [(read(),), (read_ready(),), (read_batches(),), (read_batches(beside=1),)],
     "reads after EOS": [
         (read(), read(), read_ready(), read_batches()),
         (read_ready(), read_ready(), read()),
         (read_batches(), read_batches(), read()),
+        (read_batches(beside=1), read_batches(beside=1), read_ready()),
     ],
-    "parks": [(read(1), park()), (read_ready(2, 1), park()), (read_batches(2, 1), park())],
+    "parks": [
+        (read(1), park()),
+        (read_ready(2, 1), park()),
+        (read_batches(2, 1), park()),
+        (read_batches(2, 2, beside=1), park()),
+    ],
     "raises": [
         (read(1), raise_error()),
         (read_ready(2, 1), raise_error()),
         (read_batches(2, 1), raise_error()),
+        (read_batches(2, 2, beside=1), raise_error()),
     ],
     "two readers": [
         (read(1), second_reader(), read()),
@@ -56,6 +63,7 @@ CONSUMERS: dict[str, list[tuple[Deed, ...]]] = {
             *[(read(steps), leave(how)) for steps in range(4)],
             *[(read_ready(2, steps), leave(how)) for steps in range(3)],
             *[(read_batches(2, steps), leave(how)) for steps in range(3)],
+            *[(read_batches(2, steps, beside=1), leave(how)) for steps in range(1, 4)],
         ]
         for how in HOW
     },
