@@ -399,20 +399,17 @@ class PullSession(LoopSession):
             self._interrupt.send()
 
     def _interrupt_if_inside(self) -> None:
-        if self._protocol.producer is not STOPPING:
-            return
-        if self._parked or self._inside():
+        # Elsewhere by now, it has seen the cutoff when the iterator returned to it.
+        if self._protocol.producer is STOPPING and (self._parked or self._inside()):
             self._interrupt.send()
-        elif self._source is not None:
-            self._wind()
 
     def _wind(self) -> None:
         """Close the iterator from a task of its own; under a drain, read it on first."""
         self._refuse_rest()
-        if self._winding is None:
-            source, self._source = self._source, None
-            step, self.reads_ahead = self.reads_ahead, None
-            self._winding = Winding(self, source, step)
+        source, self._source = self._source, None
+        step, self.reads_ahead = self.reads_ahead, None
+        assert self._winding is None, "whoever winds takes the source with it"
+        self._winding = Winding(self, source, step)
 
     def _given_up(self) -> None:
         """The close deadline passed while the reader waits for a step of a deaf iterator: free it."""
