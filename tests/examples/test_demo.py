@@ -19,8 +19,6 @@ RUN = Path(__file__).parents[2] / "example_projects" / "demo" / "run.py"
 
 def _start(temporary: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the demo in a process group of its own, with a folder of its own for temporary files."""
-    # As `make demo` does: with the script's own folder on the path, also where the tests go without.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     return subprocess.Popen(
         [sys.executable, "-u", str(RUN), *arguments],
         stdout=subprocess.PIPE,
