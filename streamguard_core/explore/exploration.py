@@ -59,6 +59,16 @@ class Exploration(msgspec.Struct, frozen=True):
         return max((visited.deepest for visited in self.scenarios), key=len, default=())
 
     @property
+    def complete(self) -> bool:
+        """False when a search was cut short: at its bound on states, or at the first breach."""
+        return all(visited.complete for visited in self.scenarios)
+
+    @property
+    def ok(self) -> bool:
+        """True when everything was visited and nothing is broken."""
+        return self.complete and not self.violations
+
+    @property
     def violations(self) -> list[Violation]:
         """All breaches, those with the shortest path first."""
         found = [violation for visited in self.scenarios for violation in visited.violations]

@@ -35,6 +35,7 @@ def as_data(exploration: Exploration) -> dict[str, Any]:
                 "states": each.states,
                 "transitions": each.transitions,
                 "moved": each.moved,
+                "complete": each.complete,
             }
             for each in exploration.scenarios
         ],
@@ -42,7 +43,8 @@ def as_data(exploration: Exploration) -> dict[str, Any]:
             {**msgspec.to_builtins(each), "path": list(each.path)}
             for each in exploration.violations
         ],
-        "ok": not exploration.violations,
+        "complete": exploration.complete,
+        "ok": exploration.ok,
     }
 
 
@@ -55,7 +57,7 @@ def _lines(exploration: Exploration) -> Iterator[str]:
     yield (
         f"speculative_buffer_limit={limits.speculative_buffer_limit},"
         f" max_inflight_commits={limits.max_inflight_commits},"
-        f" max_buffer_bytes={limits.max_buffer_bytes}"
+        f" max_buffer_bytes={limits.max_buffer_bytes}; at most {bound.states:,} states of a policy"
     )
     yield f"checked: {', '.join(GUARANTEES)}"
     yield ""
@@ -64,6 +66,7 @@ def _lines(exploration: Exploration) -> Iterator[str]:
         yield (
             f"{each.scenario:28}{each.states:>12,}{each.transitions:>14,}"
             f"{len(each.deepest):>14}{len(each.violations):>12}"
+            f"{'' if each.complete else '  cut short'}"
         )
     yield ""
     for violation in exploration.violations[:MOST_PRINTED]:
@@ -87,5 +90,6 @@ def _verdict(exploration: Exploration) -> str:
         f"{exploration.states:,} states, {exploration.transitions:,} transitions,"
         f" deepest path {len(exploration.deepest)},"
         f" {len(found)} violations{f' of {broken}' if found else ''},"
+        f"{'' if exploration.complete else ' cut short: what was not visited is not proved,'}"
         f" {exploration.seconds:.1f} s"
     )

@@ -10,8 +10,9 @@ from typing import Final
 import msgspec
 
 from streamguard_core.explore import invariants
+from streamguard_core.explore.alphabet import alphabet
 from streamguard_core.explore.checks import Before, Broken, before, step
-from streamguard_core.explore.inputs import Bound, Input, Phase, inputs
+from streamguard_core.explore.inputs import Bound, Input, Phase
 from streamguard_core.explore.probes import probe
 from streamguard_core.explore.world import Driven, Frozen, Key, Scenario, World
 
@@ -22,6 +23,9 @@ EVERY: Final = 4096
 """How many expanded states lie between two reports of progress."""
 MOST_WAITS: Final = 8
 """Drain, close and finalisation are three; more than a few waits in a row are a circle."""
+NOWHERE: Final = -1
+UNKNOWN: Final = -2
+"""Where time leads from a state that was not expanded, or to one that was not visited."""
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -51,6 +55,8 @@ class Visited(msgspec.Struct):
     moved: dict[str, int] = {}
     """How often each input led from one state to another."""
     violations: list[Violation] = []
+    complete: bool = True
+    """False when the search was cut short: what it did not visit is not proved."""
 
 
 class Search:
@@ -68,14 +74,16 @@ class Search:
     ) -> None:
         self.visited = Visited(str(scenario))
         self._world = World(scenario, driven)
-        self._inputs = inputs(bound, scenario.limits)
+        self._inputs = alphabet(bound, scenario.limits)
         numbered = list(enumerate(self._inputs))
         self._live = [(number, one) for number, one in numbered if one.phase is not Phase.CUT]
         self._cut = [(number, one) for number, one in numbered if one.phase is not Phase.LIVE]
         self._stop_at_first = stop_at_first
+        self._most_states = bound.states
+        self._full = False
         self._seen: dict[Key, int] = {}
         self._waiting: deque[tuple[int, Frozen]] = deque()
-        # By state: how it was first reached, and where time alone leads from it; -1 for nowhere.
+        # By state: how it was first reached, and where time alone leads from it.
         self._parent = array("l")
         self._by = array("b")
         self._later = array("l")
@@ -84,10 +92,10 @@ class Search:
         self._reported: set[Broken] = set()
 
     def run(self, progress: Progress | None = None) -> Visited:
-        """Visit everything, or everything up to the first breach."""
+        """Visit everything, or everything up to the bound on states or the first breach."""
         self._note(self._world.key(), -1, -1)
         expanded = 0
-        while self._waiting and not self._stopped:
+        while self._waiting and not self._full and not self._stopped:
             self._expand(*self._waiting.popleft())
             expanded += 1
             if progress is not None and expanded % EVERY == 0:
@@ -97,6 +105,7 @@ class Search:
         names = (one.name for one in self._inputs)
         self.visited.moved = dict(zip(names, self._moved, strict=True))
         self.visited.states = len(self._seen)
+        self.visited.complete = not self._full and not self._stopped
         self.visited.deepest = self._path(len(self._parent) - 1)
         return self.visited
 
@@ -113,6 +122,7 @@ class Search:
             self._report([_raised(error)], index)
         world.thaw(frozen)
         own, was = world.key(), before(world)
+        self._later[index] = NOWHERE
         moved = False
         for number, one in self._live if was.live else self._cut:
             if moved:
@@ -127,7 +137,7 @@ class Search:
             self._moved[number] += moved
             child = self._seen.get(key)
             if child is None:
-                child = self._note(key, index, number)
+                child = self._note_if_room(key, index, number)
             if one.takes_time:
                 self._later[index] = child
             self._report(broken, index, one)
@@ -146,13 +156,18 @@ class Search:
             broken.append(answer)
         return broken
 
+    def _note_if_room(self, key: Key, parent: int, by: int) -> int:
+        """A state that was not seen before, unless that is one too many."""
+        self._full = self._full or len(self._seen) >= self._most_states
+        return UNKNOWN if self._full else self._note(key, parent, by)
+
     def _note(self, key: Key, parent: int, by: int) -> int:
         """A state that was not seen before."""
         world = self._world
         index = self._seen[key] = len(self._seen)
         self._parent.append(parent)
         self._by.append(by)
-        self._later.append(-1)
+        self._later.append(UNKNOWN)
         self._needs_no_time.append(world.live or world.seal_asked)
         self._waiting.append((index, world.freeze()))
         self._report(invariants.state(world), index)
@@ -164,7 +179,7 @@ class Search:
             index, waits = start, 0
             while index >= 0 and not self._needs_no_time[index] and waits < MOST_WAITS:
                 index, waits = self._later[index], waits + 1
-            if index < 0 or waits == MOST_WAITS:
+            if index == NOWHERE or waits == MOST_WAITS:
                 self._report([Broken("G10", "time alone never brings the seal")], start)
 
     def _path(self, index: int) -> tuple[str, ...]:

@@ -151,6 +151,11 @@ class World:
             and sum(self.sizes) + size <= limits.max_buffer_bytes
         )
 
+    def wake_producer(self) -> None:
+        """A driver wakes a producer that waits as soon as there is room for it (G5)."""
+        if self.live and self.protocol.producer_since_ns is None and self.room_for(0):
+            self.protocol.producer_since_ns = 0
+
     def settle(self) -> None:
         """Do what the protocol asks for, as a driver does: at once, before anything else can happen."""
         protocol = self.protocol
@@ -231,8 +236,7 @@ class World:
             if name.endswith("_ns") and value is not None:
                 setattr(protocol, name, max(0, value - by_ns))
         protocol.history = tuple(_at_zero(signal) for signal in protocol.history)
-        if protocol.signal is not None:
-            protocol.signal = _at_zero(protocol.signal)
+        protocol.signal = protocol.signal and _at_zero(protocol.signal)
 
     def _pool_values(self) -> None:
         """Give what is expensive to compare a number: the same one for equal values."""
