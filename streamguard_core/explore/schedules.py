@@ -7,16 +7,20 @@ start on a fresh loop with virtual time, and each end is checked against the gua
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from streamguard_core.causes import Cause
-from streamguard_core.explore.scenarios import Run, Scenario
+from streamguard_core.explore.scenarios import Run, Scenario, scenarios
 from streamguard_core.explore.schedule_loop import Deadlock, ScheduleLoop
 from streamguard_core.policies import Rule
 from streamguard_core.receipt import CloseState
+
+MOST_PRINTED: Final = 20
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,10 @@ class _Script:
         return self.taken[-1]
 
 
-def explore_sessions(scenarios: Iterable[Scenario], deviations: int = 2) -> SessionReport:
+def explore_sessions(chosen: Iterable[Scenario], deviations: int = 2) -> SessionReport:
     """Execute every scenario under every schedule with at most `deviations` choices other than 0."""
     report = SessionReport()
-    for scenario in scenarios:
+    for scenario in chosen:
         report.scenarios += 1
         _explore(scenario, deviations, report)
     return report
@@ -190,22 +194,52 @@ def _has_authority(cause: Cause, scenario: Scenario) -> bool:
     return cause is not Cause.CLIENT_DISCONNECT or scenario.policy.rule is not Rule.GRACE
 
 
-def main() -> int:
-    """Explore every scenario and print what was found."""
-    from streamguard_core.explore.scenarios import scenarios  # noqa: PLC0415 - the command only
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Explore, and print what was found.
 
+    Returns:
+        0 without a failure, 1 with any. Bad arguments exit with 2.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    chosen = [scenario for scenario in scenarios() if options.only in str(scenario)]
+    if not chosen:
+        parser.error(f"no scenario has {options.only!r} in its name")
     gc.disable()
     try:
-        report = explore_sessions(scenarios())
+        report = explore_sessions(chosen, options.deviations)
     finally:
         gc.enable()
     print(
         f"{report.scenarios} scenarios, {report.schedules} schedules,"
         f" up to {report.longest} choices each, {len(report.failures)} failures"
     )
-    for failure in report.failures[:20]:
+    for failure in report.failures[:MOST_PRINTED]:
         print(f"{failure.guarantee}: {failure.scenario}: {failure.text} {failure.schedule}")
     return 1 if report.failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m streamguard_core.explore.schedules",
+        description="Run sessions under every schedule with a few choices that asyncio would not"
+        " make, and check the guarantees. Exits with 1 on any failure.",
+    )
+    parser.add_argument(
+        "--deviations",
+        type=int,
+        default=2,
+        choices=range(4),
+        metavar="N",
+        help="choices that asyncio would not make, 0 to 3 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="TEXT",
+        help="only scenarios with this in their name, such as push/leaves or drain/cancel",
+    )
+    return parser
 
 
 if __name__ == "__main__":
