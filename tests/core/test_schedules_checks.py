@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -206,16 +207,21 @@ def test_a_task_that_ends_by_itself_is_not_left_behind() -> None:
 # -- the loop -------------------------------------------------------------------------------------------
 
 
+def _no_choice(width: int) -> int:
+    """Must not be asked."""
+    pytest.fail(f"a choice between {width} was asked for")
+
+
 def _order(chooser: Callable[[int], int], cancelled: str) -> str:
     """In which order `a`, `b`, `c` and `d` run, without what is cancelled."""
-    loop = ScheduleLoop(chooser)
     ran: list[str] = []
-    handles = {name: loop.call_soon(ran.append, name) for name in "abcd"}
-    for name in cancelled:
-        handles[name].cancel()
-    loop.call_later(1, loop.stop)
-    loop.run_forever()
-    loop.close()
+    with closing(ScheduleLoop(chooser)) as loop:
+        handles = {name: loop.call_soon(ran.append, name) for name in "abcd"}
+        for name in cancelled:
+            handles[name].cancel()
+        loop.call_later(1, loop.stop)
+        loop.run_forever()
+        assert loop.problems == []
     return "".join(ran)
 
 
@@ -227,25 +233,33 @@ def test_the_chooser_decides_what_runs_next() -> None:
     assert _order(last, "ac") == "db"
 
 
+def test_what_was_cancelled_first_is_no_choice() -> None:
+    """Only where something else is ready is there a choice to explore."""
+    with closing(ScheduleLoop(_no_choice)) as loop:
+        loop.call_soon(loop.stop).cancel()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+
 def test_time_jumps_to_the_next_timer_that_is_not_cancelled() -> None:
-    """A timer that was cancelled takes no time."""
-    loop = ScheduleLoop(first)
-    loop.call_later(1, loop.stop).cancel()
-    loop.call_later(2, loop.stop)
-    loop.call_later(3, loop.stop)
-    loop.run_forever()
-    assert loop.time() == 2
-    loop.close()
+    """A timer that was cancelled takes no time, and is not waited for."""
+    with closing(ScheduleLoop(first)) as loop:
+        loop.call_later(2, loop.stop)
+        loop.call_later(1, loop.stop).cancel()
+        loop.call_later(3, loop.stop).cancel()
+        loop.run_forever()
+        assert loop.time() == 2
+        with pytest.raises(Deadlock, match="nothing is left to wait for at 2 s"):
+            loop.run_forever()
 
 
 def test_a_loop_that_is_stopped_waits_for_nothing() -> None:
     """Stopped with nothing to do, it returns; not stopped, that is a deadlock."""
-    loop = ScheduleLoop(first)
-    loop.stop()
-    loop.run_forever()
-    with pytest.raises(Deadlock, match="nothing is left to wait for at 0 s"):
+    with closing(ScheduleLoop(first)) as loop:
+        loop.stop()
         loop.run_forever()
-    loop.close()
+        with pytest.raises(Deadlock, match="nothing is left to wait for at 0 s"):
+            loop.run_forever()
 
 
 # -- the command ----------------------------------------------------------------------------------------
