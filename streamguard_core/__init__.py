@@ -18,6 +18,7 @@ from streamguard_core.gates import CUT, HOLD, PASS, Gate, Verdict
 from streamguard_core.ledger import Ledger, MemoryLedger
 from streamguard_core.limits import Deadlines, Limits
 from streamguard_core.observers import CutOff, Flushed, Notice, Observer, Opened, Sealed
+from streamguard_core.options import SessionOptions
 from streamguard_core.policies import DisconnectPolicy, Rule, cancel, drain, grace
 from streamguard_core.producers import CancelEvent, Out, Producer, PullProducer, Report
 from streamguard_core.protocol import Action, Offer, StreamProtocol
@@ -77,6 +78,7 @@ __all__ = [
     "Rule",
     "Scope",
     "Sealed",
+    "SessionOptions",
     "Signal",
     "State",
     "Statistics",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Final, Unpack
 
 from streamguard_core._push_session import PushSession
 from streamguard_core.chunks import AnyChunk
 from streamguard_core.errors import UsageError
 from streamguard_core.observers import Flushed
+from streamguard_core.options import SessionOptions
 from streamguard_core.policies import Rule
 from streamguard_core.producers import Drive
 from streamguard_core.receipt import Receipt
@@ -61,10 +62,15 @@ class StreamSession(PushSession):
     __slots__ = ("_own_task",)
 
     def __init__(
-        self, producer: object | None = None, *, own_task: bool = False, **keywords: Any
+        self,
+        producer: object | None = None,
+        *,
+        own_task: bool = False,
+        stream_id: str | None = None,
+        **options: Unpack[SessionOptions],
     ) -> None:
         self._own_task = own_task
-        super().__init__(producer, **keywords)
+        super().__init__(producer, stream_id=stream_id, **options)
 
     def __aiter__(self) -> AsyncGenerator[AnyChunk, None]:
         """The chunks, in order, until EOS. One reader at a time.

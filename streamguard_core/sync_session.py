@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Unpack
 
 from streamguard_core._base import SessionBase, describe
 from streamguard_core._deadlines import next_look, tick
@@ -15,6 +15,7 @@ from streamguard_core.chunks import AnyChunk, buffer_size
 from streamguard_core.dispatcher import Dispatcher
 from streamguard_core.errors import UsageError
 from streamguard_core.limits import NANOSECONDS
+from streamguard_core.options import SessionOptions
 from streamguard_core.policies import Rule
 from streamguard_core.producers import Drive, classify
 from streamguard_core.protocol import Action
@@ -54,8 +55,14 @@ class SyncStreamSession(SessionBase):
         "_timer",
     )
 
-    def __init__(self, producer: object | None = None, **keywords: Any) -> None:
-        super().__init__(producer, **keywords)
+    def __init__(
+        self,
+        producer: object | None = None,
+        *,
+        stream_id: str | None = None,
+        **options: Unpack[SessionOptions],
+    ) -> None:
+        super().__init__(producer, stream_id=stream_id, **options)
         if self._protocol.policy.rule is Rule.GRACE:
             raise UsageError(
                 "on_disconnect=grace(...) was given to a SyncStreamSession; use a StreamSession"

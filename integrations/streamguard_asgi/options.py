@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypedDict
+from typing import Final
 
-from streamguard_core import Clock, Deadlines, DisconnectPolicy, Gate, Ledger, Observer
+import streamguard_core
 
 
-class SessionOptions(TypedDict, total=False):
+class SessionOptions(streamguard_core.SessionOptions, total=False):
     """What a stream's session is built with; see `streamguard_core.StreamSession`."""
 
-    speculative_buffer_limit: int
-    max_inflight_commits: int
-    max_buffer_bytes: int
-    model: str | None
-    provider: str | None
-    max_tokens: int | None
-    tags: Mapping[str, str] | None
-    deadlines: Deadlines | None
-    gates: Iterable[Gate]
-    on_disconnect: DisconnectPolicy | Callable[[], DisconnectPolicy]
-    ledger: Ledger | None
-    clock: Clock | None
-    observers: Iterable[Observer]
     own_task: bool
 
 

@@ -31,7 +31,7 @@ async def completed() -> Receipt:
         model="m",
         provider="p",
         max_tokens=9,
-        tags={"tenant": "t", "n": 5},
+        tags={"tenant": "t", "n": 5},  # type: ignore[dict-item]  # whatever it is, it is text on a receipt
         stream_id="s",
     )
     session.attempt(Attempt(provider="p", status=200, bytes_received=3))

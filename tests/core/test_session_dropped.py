@@ -127,6 +127,16 @@ async def test_a_session_dropped_in_another_thread(build: Build) -> None:
     assert played.begun == played.ended
 
 
+class Holding:
+    """An observer that holds something."""
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    def __call__(self, notice: Notice) -> None:
+        """Take no notice."""
+
+
 async def test_a_producer_that_cuts_itself_off_after_its_session_was_collected() -> None:
     """The collector is at work in another thread: what was decided meanwhile is carried out when it is done."""
     ledger, holder, refused = MemoryLedger(), list[StreamSession](), list[str]()
@@ -154,7 +164,7 @@ async def test_a_producer_that_cuts_itself_off_after_its_session_was_collected()
         max_inflight_commits=1,
         ledger=ledger,
         # Holds what holds the session: only the collector finds it.
-        observers=[lambda _, cycle=cycle: None],
+        observers=[Holding(cycle)],
     )
     cycle.append(session)
     holder.append(session)

@@ -15,6 +15,7 @@ from streamguard_core import (
     Deadlines,
     Limits,
     StreamSession,
+    SyncStreamSession,
     UsageError,
     cancel,
     drain,
@@ -377,3 +378,12 @@ async def test_a_repr_shows_state_and_no_content(build: Build) -> None:
     assert "STREAMING" in text
     assert "secret" not in text
     await built.session.aclose()
+
+
+async def test_an_option_that_there_is_not() -> None:
+    """It is refused where it stands, by type checkers as well (which insist on each `ignore` here)."""
+    for kind in (StreamSession, SyncStreamSession):
+        with pytest.raises(TypeError, match="deadline"):
+            kind([], deadline=Deadlines(total=1))  # type: ignore[call-arg]
+        with pytest.raises(UsageError, match="deadlines"):
+            kind([], deadlines=5)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import Unpack
 
 import pytest
 
@@ -15,6 +16,7 @@ from streamguard_core import (
     DisconnectPolicy,
     MemoryLedger,
     OpenRecord,
+    SessionOptions,
     SyncStreamSession,
     UsageError,
     cancel,
@@ -32,10 +34,10 @@ def elsewhere(work: Callable[[], object]) -> None:
 class Scene:
     """A generator that has something happen while the reader's thread is inside it."""
 
-    def __init__(self, **keywords: object) -> None:
+    def __init__(self, **options: Unpack[SessionOptions]) -> None:
         self.closed: list[str] = []
         self.happens: Callable[[], object] = lambda: None
-        self.session = SyncStreamSession(self.chunks(), **keywords)
+        self.session = SyncStreamSession(self.chunks(), **options)
 
     def chunks(self) -> Iterator[str]:
         """Two chunks, between which it happens, and a third."""

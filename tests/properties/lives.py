@@ -14,6 +14,7 @@ from streamguard_core import (
     Cause,
     Deadlines,
     DisconnectPolicy,
+    Gate,
     MemoryLedger,
     StreamSession,
     Verdict,
@@ -258,7 +259,8 @@ def build(life: Life, ledger: MemoryLedger) -> tuple[StreamSession, Played, list
             producer = scripted_blocking(*steps, played=played)
         case _:
             producer = scripted_iterator(*steps, played=played)
-    gates = {"gated": [Passing()], "holding": [Holding()]}.get(life.path, [])
+    found: dict[str, list[Gate]] = {"gated": [Passing()], "holding": [Holding()]}
+    gates = found.get(life.path, [])
     deadlines = life.deadlines
     if life.path == "timed":
         deadlines = deadlines or Deadlines(total=500)
