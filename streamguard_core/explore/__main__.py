@@ -102,8 +102,10 @@ def _limits(text: str) -> Limits:
         )
     speculative, inflight = (int(part) for part in parts)
     try:
-        return msgspec.structs.replace(
-            DEFAULT_LIMITS, speculative_buffer_limit=speculative, max_inflight_commits=inflight
+        return Limits(
+            speculative_buffer_limit=speculative,
+            max_inflight_commits=inflight,
+            max_buffer_bytes=DEFAULT_LIMITS.max_buffer_bytes,
         )
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
