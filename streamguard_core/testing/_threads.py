@@ -21,7 +21,7 @@ class OtherThreads:
     A thread waits while it is inside an untimed wait of a threading primitive that nobody has
     ended yet; otherwise it works: it computes, sleeps or reads from a socket. Both are read off
     its topmost frame, so nothing has to be registered and nothing depends on how fast the machine
-    is.
+    is. Frames below it are not looked at: walking those of a thread that runs has crashed Python 3.11.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,8 @@ class OtherThreads:
         tops = {thread: frames.get(thread.ident or 0) for thread in others}
         idle = [thread for thread, top in tops.items() if top and top.f_code is _WORKER]
         busy = [thread for thread in others if thread not in idle and _works(tops[thread])]
-        inside = sum(_in_executor(top) for thread, top in tops.items() if thread not in idle)
+        workers = executor_threads._threads_queues
+        inside = sum(thread in workers for thread in others if thread not in idle)
         # A call that no thread is inside of is on its way into one.
         return busy + idle if calls > inside else busy
 
@@ -54,9 +55,3 @@ def _works(top: FrameType | None) -> bool:
     waiter, timeout = top.f_locals.get("waiter"), top.f_locals.get("timeout")
     # notify() releases the waiter: a thread that was notified works, though it has not run yet.
     return timeout is not None or waiter is None or not waiter.locked()
-
-
-def _in_executor(top: FrameType | None) -> bool:
-    while top is not None and top.f_code is not _WORKER:
-        top = top.f_back
-    return top is not None
