@@ -75,13 +75,21 @@ async def pull(make: Make) -> None:
 
 
 async def pull_ready(make: Make) -> None:
-    """`read_ready()` on a session that pulls."""
+    """`read_ready()` of an iterator, which runs in a task of its own then."""
     await _drain(StreamSession(make()))
 
 
 async def pull_batches(make: Make) -> None:
-    """`batches()` of a session that pulls: what adapters do in their send loop."""
+    """`batches()` of an iterator, which runs in a task of its own then."""
     await _batch(StreamSession(make()))
+
+
+async def pull_beside(make: Make) -> None:
+    """`batches(beside=True)`: what adapters do in their send loop."""
+    session = StreamSession(make())
+    async for _ in session.batches(beside=True):
+        if session.reads_ahead:
+            await session.beside(asyncio.sleep(0))
 
 
 async def pull_timed(make: Make) -> None:
@@ -253,6 +261,7 @@ PUSH: Final = "push run(), async for"
 
 OURS: Final[dict[str, Case]] = {
     PULL: pull,
+    "pull, batches(beside=True)": pull_beside,
     "pull, batches": pull_batches,
     "pull, read_ready": pull_ready,
     "pull, deadlines": pull_timed,
