@@ -117,8 +117,9 @@ class BatchSession(PullSession):
                         ready = []
                         full += not singles
                         if full == FAIRNESS:
-                            full = 0
+                            full, self._within = 0, AT_YIELD
                             await asyncio.sleep(0)
+                            self._within = INSIDE
             self._pull_ended(reader_is_at_end=not ready)
         except StopAsyncIteration:
             self._source = self.reads_ahead = None

@@ -322,10 +322,14 @@ class PullSession(LoopSession):
     def _source_broke(self, source: Any, error: BaseException | None) -> None:
         """An async generator that raised is finished; any other iterator still wants its `aclose()`."""
         self._refuse_rest()
-        if self._winding is None:
+        if self._winding is not None:
+            return
+        wants_close = getattr(source, "ag_frame", source) is not None and hasattr(source, "aclose")
+        # One that was told to end has ended when it is closed, and not before: the receipt says when (G10).
+        if not wants_close or error is not None or self._protocol.producer is not STOPPING:
             self._producer_ended(error)
-            if getattr(source, "ag_frame", source) is not None and hasattr(source, "aclose"):
-                self._winding = Winding(self, source, None)
+        if wants_close:
+            self._winding = Winding(self, source, None)
 
     async def _reader_left(self) -> None:
         """`break` or `aclose()` at a yield: the policy decides; an iterator that is cut is closed right here."""

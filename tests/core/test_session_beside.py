@@ -321,3 +321,22 @@ async def test_a_first_chunk_that_comes_after_the_cutoff_is_late() -> None:
     receipt = await session.receipt()
     assert reader.sent == []
     assert (receipt.produced, receipt.late) == (0, 1)
+
+
+async def test_a_cut_while_the_loop_has_its_turn() -> None:
+    """An iterator that is always ready is closed like any other: the receipt says when it was (G10)."""
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x"
+        finally:
+            await asyncio.sleep(1)
+
+    session = StreamSession(endless())
+    asyncio.get_running_loop().call_soon(session.cancel)
+    async for _ in session.batches(beside=True):
+        pass
+    receipt = await session.receipt()
+    assert receipt.close is CloseState.CONFIRMED
+    assert receipt.instants.close_confirmed_ns == 1_000_000_000

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from streamguard_core import (
     AnyChunk,
     Cause,
@@ -239,3 +241,55 @@ async def test_a_drain_that_is_stopped_before_it_begins(build_pulled: Build) -> 
     assert (receipt.cause, receipt.close) == (Cause.COMPLETED, CloseState.CONFIRMED)
     assert built.played.ended == 1
     assert asyncio.get_running_loop().time() == 0
+
+
+class Closing:
+    """An iterator as SDKs have them: no generator, closed by `aclose()`, which takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._words = ["a"]
+
+    def __aiter__(self) -> Closing:
+        return self
+
+    async def __anext__(self) -> str:
+        if not self._words:
+            await asyncio.Event().wait()
+        return self._words.pop()
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(self._seconds)
+
+
+@pytest.mark.parametrize("from_outside", [False, True])
+async def test_a_close_is_confirmed_when_it_has_happened(
+    read_all: ReadAll, from_outside: bool
+) -> None:
+    """Interrupted is not closed: the receipt has the instant at which `aclose()` returned (G10)."""
+    session = StreamSession(Closing(2))
+    reading = asyncio.create_task(read_all(session))
+    await asyncio.sleep(1)
+    if from_outside:
+        reading.cancel()
+    else:
+        session.cancel()
+    await asyncio.wait([reading])
+    # The reader is not made to wait for it.
+    assert asyncio.get_running_loop().time() == 1
+    receipt = await session.receipt()
+    assert (receipt.close, receipt.instants.close_confirmed_ns) == (
+        CloseState.CONFIRMED,
+        3_000_000_000,
+    )
+
+
+async def test_a_close_that_hangs_is_unconfirmed(read_all: ReadAll) -> None:
+    """The same with an `aclose()` that does not return by the close deadline."""
+    session = StreamSession(Closing(60))
+    reading = asyncio.create_task(read_all(session))
+    await asyncio.sleep(1)
+    session.cancel()
+    assert await reading == ["a"]
+    assert (await session.receipt()).close is CloseState.UNCONFIRMED
+    await asyncio.sleep(60)
