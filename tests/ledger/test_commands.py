@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,18 +148,38 @@ def test_a_ledger_that_has_lost_its_writers_is_said(whole: Path, command: str) -
     assert "Not a directory" in result.stderr
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything"
-)
+@contextlib.contextmanager
+def _as_nobody() -> Iterator[None]:
+    """Root may read everything, so it is somebody else for a while; everybody else stays who he is."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
 @pytest.mark.parametrize("command", ["receipts", "verify"])
 @pytest.mark.parametrize("closed", [".", "writers"])
 def test_a_ledger_of_somebody_else_is_said(whole: Path, command: str, closed: str) -> None:
     """Exit 2, and as whom to run it."""
-    (whole / closed).chmod(0)
-    try:
-        result = _call(command, whole)
-    finally:
-        (whole / closed).chmod(0o700)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own can be entered by its user alone
+        Path(folder).chmod(0o755)
+        copy = Path(shutil.copytree(whole, Path(folder) / "ledger"))
+        for item in (copy, *copy.rglob("*")):
+            item.chmod(0o755 if item.is_dir() else 0o444)
+        assert _call(command, copy).exit_code == 0  # and has imported what it needs
+        (copy / closed).chmod(0)
+        try:
+            with _as_nobody():
+                result = _call(command, copy)
+        finally:
+            (copy / closed).chmod(0o700)
     assert result.exit_code == 2
     assert "run as the user that the application runs as" in result.stderr
 
