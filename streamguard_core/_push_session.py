@@ -125,9 +125,7 @@ class PushSession(BatchSession):
                 try:
                     await self._park_push()
                 finally:
-                    out.reader_due = False
-                    if self._place is place:
-                        self._turning = False
+                    self._runs_again(place)
                 if self._place is not place:
                     raise self._superseded()
             self._hand_eos()
@@ -143,8 +141,8 @@ class PushSession(BatchSession):
         """What a reader awaits for a chunk or the cutoff: one future, which both wake in the same step (G7).
 
         An emitter that was just woken runs in this turn of the loop: then the turn is all that is waited for.
-        The reader takes `reader_due` and `_turning` back when it runs again. No coroutine: one per chunk is what
-        a ticking stream would pay for.
+        The reader says `_runs_again()` when it does. No coroutine: one per chunk is what a ticking stream would
+        pay for.
         """
         out, loop = self._out, self._loop
         assert out is not None
@@ -155,6 +153,13 @@ class PushSession(BatchSession):
             return turn()
         out.consumer = consumer = loop.create_future()
         return consumer
+
+    def _runs_again(self, place: object) -> None:
+        """A parked reader was woken; the hints that it was due are over. A superseded one says nothing of the new."""
+        assert self._out is not None
+        self._out.reader_due = False
+        if self._place is place:
+            self._turning = False
 
     def _commit_next(self) -> None:
         assert self._dispatcher is not None
@@ -209,9 +214,8 @@ class PushSession(BatchSession):
                 self._push_reader_left("the reader closed its iterator")
 
     async def _next_batch(self, place: object, limit: int) -> list[AnyChunk]:
-        protocol, dispatcher, out = self._protocol, self._dispatcher, self._out
+        protocol, dispatcher = self._protocol, self._dispatcher
         assert dispatcher is not None
-        assert out is not None
         queue = dispatcher.queue
         if self._handed:
             self._acknowledge(dispatcher)
@@ -220,9 +224,7 @@ class PushSession(BatchSession):
                 try:
                     await self._park_push()
                 finally:
-                    out.reader_due = False
-                    if self._place is place:
-                        self._turning = False
+                    self._runs_again(place)
                 if self._place is not place:
                     raise self._superseded()
         except asyncio.CancelledError:

@@ -164,6 +164,20 @@ async def _sent_beside(session: StreamSession) -> list[AnyChunk]:
     return chunks
 
 
+@pytest.fixture
+def refuses(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Check that a command says `text` about its arguments, before it does anything, and exits with 2."""
+
+    def check(main: Callable[[list[str]], int], arguments: list[str], text: str) -> None:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        captured = capsys.readouterr()
+        assert (left.value.code, captured.out) == (2, "")
+        assert text in captured.err
+
+    return check
+
+
 @pytest.fixture(
     params=[
         pytest.param(_chunks, id="async for"),

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -135,14 +136,10 @@ def test_the_command_shows_progress_to_somebody_who_waits(
     ],
 )
 def test_bad_arguments_exit_with_2(
-    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+    refuses: Callable[..., None], arguments: list[str], text: str
 ) -> None:
     """What cannot be explored is said, with exit code 2, before anything is explored."""
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    captured = capsys.readouterr()
-    assert (left.value.code, captured.out) == (2, "")
-    assert text in captured.err
+    refuses(main, arguments, text)
 
 
 def test_help_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -301,11 +301,7 @@ def test_the_command_fails_on_a_failure(
     ],
 )
 def test_bad_arguments_exit_with_2(
-    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+    refuses: Callable[..., None], arguments: list[str], text: str
 ) -> None:
     """What cannot be explored is said: a run of no scenarios would prove nothing."""
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    captured = capsys.readouterr()
-    assert (left.value.code, captured.out) == (2, "")
-    assert text in captured.err
+    refuses(main, arguments, text)
