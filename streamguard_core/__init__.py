@@ -22,7 +22,15 @@ from streamguard_core.options import SessionOptions
 from streamguard_core.policies import DisconnectPolicy, Rule, cancel, drain, grace
 from streamguard_core.producers import CancelEvent, Out, Producer, PullProducer, Report
 from streamguard_core.protocol import Action, Offer, StreamProtocol
-from streamguard_core.receipt import Attempt, CloseState, Instants, OpenRecord, Receipt
+from streamguard_core.receipt import (
+    Attempt,
+    AttemptOutcome,
+    AttemptRole,
+    CloseState,
+    Instants,
+    OpenRecord,
+    Receipt,
+)
 from streamguard_core.scope import Governed, Scope, current_scope, use_scope
 from streamguard_core.session import StreamSession
 from streamguard_core.statistics import Statistics
@@ -39,6 +47,8 @@ __all__ = [
     "Action",
     "AnyChunk",
     "Attempt",
+    "AttemptOutcome",
+    "AttemptRole",
     "CancelEvent",
     "Category",
     "Cause",

@@ -25,9 +25,39 @@ class CloseState(StrEnum):
     """It was told to end, and had not by the close deadline."""
 
 
+class AttemptRole(StrEnum):
+    """Why a call was made."""
+
+    FIRST = "first"
+    RETRY = "retry"
+    """The same provider again, before anything was visible to the reader."""
+    FALLBACK = "fallback"
+    """Another provider, before anything was visible to the reader."""
+    RESUME = "resume"
+    """Goes on where a failed attempt broke off, after visible output."""
+    HEDGE = "hedge"
+    """Made beside a slow one; the loser is cut off."""
+
+
+class AttemptOutcome(StrEnum):
+    """How a call ended."""
+
+    COMPLETED = "completed"
+    """The provider's own end was seen."""
+    CUT = "cut"
+    """We closed it before."""
+    TRUNCATED = "truncated"
+    """It ended without the provider's terminal marker."""
+    FAILED = "failed"
+    """The provider refused it, could not be reached, or reported an error."""
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One call to a provider within a stream; provider money is spent per attempt."""
 
+    role: AttemptRole = AttemptRole.FIRST
+    outcome: AttemptOutcome | None = None
+    """None where nobody looked into the response (a call that is no stream of a known dialect)."""
     provider: str | None = None
     model: str | None = None
     request_id: str | None = None
@@ -37,6 +67,14 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     bytes_received: int = 0
     cut: bool = False
     """True when we closed it before the provider had ended."""
+    chunks: int = 0
+    """Chunks decoded from its response."""
+    finish: str | None = None
+    """The provider's finish reason, in its own word."""
+    error: str | None = None
+    """The provider's error type or code, a word; never its message, which may quote the prompt."""
+    usage: Usage | None = None
+    """What this call's provider reported; None when it reported nothing."""
 
 
 class Instants(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -66,7 +66,14 @@ async def test_a_record_is_plain_data_without_nulls() -> None:
     assert "value" not in record["usage"]["cached_input"]
     assert record["usage"]["reported"] == {"input": 1}
     assert record["attempts"] == [
-        {"provider": "p", "status": 200, "bytes_received": 3, "cut": False}
+        {
+            "role": "first",
+            "provider": "p",
+            "status": 200,
+            "bytes_received": 3,
+            "cut": False,
+            "chunks": 0,
+        }
     ]
     assert record["history"][0]["cause"] == "COMPLETED"
 
