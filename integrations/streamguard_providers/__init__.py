@@ -1,6 +1,7 @@
 """Providers' streams: wire formats, producers, transports that govern any SDK built on httpx."""
 
 from streamguard_providers import supported
+from streamguard_providers.continuation import Continuation
 from streamguard_providers.dialects import Dialect, ToolFragment
 from streamguard_providers.errors import CutOffReadError, EventTooLarge, ProviderError
 from streamguard_providers.ndjson import NDJSONDecoder
@@ -13,6 +14,7 @@ from streamguard_providers.stream_decoder import StreamDecoder
 from streamguard_providers.transports import GuardedAsyncTransport, GuardedTransport
 
 __all__ = [
+    "Continuation",
     "CutOffReadError",
     "Dialect",
     "EventTooLarge",

@@ -7,10 +7,15 @@ from typing import Any, Final
 
 import httpx
 
+from streamguard_providers.continuation import with_prefix
+from streamguard_providers.keys import checked_url, key_header
 from streamguard_providers.producers import HTTPProducer, check_input
 from streamguard_providers.stream_decoder import StreamDecoder
 
 BASE_URL: Final = "http://localhost:11434"
+
+_IN_MESSAGES: Final = ("prompt", "images", "system", "raw")
+_GENERATE_ONLY: Final = frozenset({"context", "suffix", "template"})
 
 
 class OllamaProducer(HTTPProducer):
@@ -29,6 +34,9 @@ class OllamaProducer(HTTPProducer):
         headers: further headers.
         api_key: for servers that want one.
         provider: who is called, for errors and receipts.
+
+    It can go on after a text (`resumed`), which is then the last, open message of a chat, or with
+    `extra_body={"raw": True}` the end of the prompt.
 
     Raises:
         UsageError: when there is not exactly one of prompt and messages.
@@ -66,11 +74,36 @@ class OllamaProducer(HTTPProducer):
             body["messages"] = list(messages)
         super().__init__(
             provider=provider,
-            url=f"{base_url.rstrip('/')}/api/{'generate' if messages is None else 'chat'}",
+            url=f"{checked_url(base_url)}/api/{'generate' if messages is None else 'chat'}",
             body=body,
             model=model,
             decoder=StreamDecoder.ollama,
             client=client,
             headers=headers,
-            key=api_key,
+            key=key_header(api_key),
+            limit=("options", "num_predict"),
         )
+        # A chat has no place for these.
+        self.continues = messages is not None or not _GENERATE_ONLY & body.keys()
+
+    def _go_on(self, prefix: str) -> None:
+        body = self._body
+        if "messages" in body:
+            super()._go_on(prefix)
+        elif body.get("raw"):
+            self._body = {**body, "prompt": f"{body['prompt']}{prefix}"}
+        else:
+            # The server would put its template around the prefix as well. As a chat it is the same
+            # conversation, whose last message is left open.
+            self._url = f"{self._url.removesuffix('generate')}chat"
+            self._body = _as_chat(body, prefix)
+
+
+def _as_chat(body: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The chat that is the same as a request to generate, with the assistant's prefix last."""
+    rest = {name: value for name, value in body.items() if name not in _IN_MESSAGES}
+    user: dict[str, Any] = {"role": "user", "content": body["prompt"]}
+    if "images" in body:
+        user["images"] = body["images"]
+    system = [{"role": "system", "content": body["system"]}] if "system" in body else []
+    return {**rest, "messages": with_prefix([*system, user], prefix)}

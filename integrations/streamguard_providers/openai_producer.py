@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from streamguard_core import UsageError
+from streamguard_providers.continuation import Continuation, continuation, go_on
+from streamguard_providers.keys import checked_url, key_header
 from streamguard_providers.producers import HTTPProducer, check_input
 from streamguard_providers.stream_decoder import StreamDecoder
 
@@ -32,6 +34,10 @@ class OpenAIProducer(HTTPProducer):
         options: further fields of the request (`temperature`, `tools`, ...).
         headers: further headers.
         provider: who is called, for errors and receipts.
+        continues: how the server is asked to go on after a text (`"assistant"`,
+            `"continue_final_message"`, `"prefix"`, `"partial"`: see `Continuation`), or False if it
+            cannot. By default as Mistral and DeepSeek's beta API want it there; elsewhere False:
+            OpenAI cannot, and of other servers it is not known.
 
     Raises:
         UsageError: when there is not exactly one of prompt and messages, or OpenAI is called
@@ -55,6 +61,7 @@ class OpenAIProducer(HTTPProducer):
         options: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         provider: str = "openai",
+        continues: Continuation | str | bool | None = None,
     ) -> None:
         check_input(prompt, messages)
         key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
@@ -70,21 +77,39 @@ class OpenAIProducer(HTTPProducer):
             "stream": True,
         }
         body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
+        # OpenAI's newer models refuse the old name; other servers know only that.
+        limit = "max_completion_tokens" if at_openai else "max_tokens"
         if max_tokens is not None:
-            # OpenAI's newer models refuse the old name; other servers know only that.
-            body["max_completion_tokens" if at_openai else "max_tokens"] = max_tokens
+            body[limit] = max_tokens
         super().__init__(
             provider=provider,
-            url=f"{base_url.rstrip('/')}/chat/completions",
+            url=f"{checked_url(base_url)}/chat/completions",
             body=body,
             model=model,
             decoder=StreamDecoder.openai_chat,
             client=client,
             headers=headers,
-            key=key,
+            key=key_header(key),
+            limit=(limit,),
         )
+        self._way = continuation(_way_at(base_url) if continues is None else continues)
+        self.continues = self._way is not None
+
+    def _go_on(self, prefix: str) -> None:
+        assert self._way is not None
+        self._body = go_on(self._body, prefix, self._way)
 
 
 def _is_openai(base_url: str) -> bool:
     host = urlsplit(base_url).hostname or ""
     return host == "openai.com" or host.endswith(".openai.com")
+
+
+def _way_at(base_url: str) -> Continuation | None:
+    """How a known vendor goes on after a text."""
+    parts = urlsplit(base_url)
+    if parts.hostname == "api.mistral.ai":
+        return Continuation.PREFIX
+    if parts.hostname == "api.deepseek.com" and parts.path.startswith("/beta"):
+        return Continuation.PREFIX
+    return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from copy import copy
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
 import msgspec
@@ -23,26 +24,12 @@ from streamguard_core import (
 from streamguard_providers._httpx import family_of
 from streamguard_providers.async_calls import AsyncCall
 from streamguard_providers.calls import REPORTED
+from streamguard_providers.continuation import with_prefix, with_value
+from streamguard_providers.keys import Secret, checked_headers, checked_url
 from streamguard_providers.reading import Cancellable, Reading
 from streamguard_providers.stream_decoder import StreamDecoder
 
 CONNECT_TIMEOUT: Final = 30.0
-
-
-class Secret:
-    """A key, kept out of every repr."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def __repr__(self) -> str:
-        return "<secret>"
-
-    def reveal(self) -> str:
-        """The key itself, for the header it goes into."""
-        return self._value
 
 
 class HTTPProducer:
@@ -60,8 +47,12 @@ class HTTPProducer:
         client: a shared `httpx.AsyncClient` (or httpx2's); stays open. Its timeouts are not used:
             deadlines are the session's.
         headers: further headers.
-        key: goes into `authorization`.
+        key: what `key_header` made of the key.
+        limit: where in the body the most tokens to generate are told.
     """
+
+    continues: bool = False
+    """Whether the provider can go on after a given text; see `resumed`."""
 
     def __init__(
         self,
@@ -73,26 +64,54 @@ class HTTPProducer:
         decoder: Callable[[str], StreamDecoder],
         client: httpx.AsyncClient | None = None,
         headers: Mapping[str, str] | None = None,
-        key: str | None = None,
+        key: Mapping[str, Secret] | None = None,
+        limit: Sequence[str] = ("max_tokens",),
     ) -> None:
         if client is not None and not hasattr(client, "build_request"):
             raise UsageError(
                 f"client of type {type(client).__name__} was given; pass an httpx.AsyncClient,"
                 " or None"
             )
-        if not url.startswith(("http://", "https://")):
-            raise UsageError("base_url must begin with http:// or https://")
         self.provider = provider
         self.model = model
-        self._url = url
+        self._url = checked_url(url)
         self._body = body
+        self._limit = limit
         self._decoder = decoder
         self._client = client
-        self._headers = dict(headers or {})
-        self._key = Secret(key) if key else None
+        self._headers = checked_headers(headers) | dict(key or {})
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self.model!r}>"
+
+    def resumed(self, prefix: str, *, max_tokens: int | None = None) -> Self:
+        """A producer of the rest of an answer that begins with `prefix`, for which this one asks.
+
+        Its chunks are what comes after the prefix; they do not repeat it.
+
+        Args:
+            prefix: the text of the answer so far; not empty.
+            max_tokens: most tokens still to generate; as in this one when None.
+
+        Raises:
+            UsageError: when `continues` is False, or the prefix is empty.
+        """
+        if not self.continues:
+            raise UsageError(
+                f"resumed() is not allowed on {self!r}: this provider cannot go on after a text;"
+                " pass `continues` when the producer is made, if you know that it can"
+            )
+        if not prefix:
+            raise UsageError("resumed('') was called: there is nothing to go on after")
+        rest = copy(self)
+        rest._go_on(prefix)  # noqa: SLF001 - it is another one of ourselves
+        if max_tokens is not None:
+            rest._body = with_value(rest._body, self._limit, max_tokens)  # noqa: SLF001
+        return rest
+
+    def _go_on(self, prefix: str) -> None:
+        """Change the request so that its answer goes on after `prefix`; called on a new copy."""
+        self._body = {**self._body, "messages": with_prefix(self._body["messages"], prefix)}
 
     async def stream(self, *, report: Report) -> AsyncIterator[list[AnyChunk]]:
         """Make the call and iterate over its chunks, those together that were received together.
@@ -157,9 +176,7 @@ class HTTPProducer:
             "content-type": "application/json",
             "accept": "text/event-stream, application/x-ndjson",
         }
-        headers |= self._headers
-        if self._key is not None:
-            headers["authorization"] = f"Bearer {self._key.reveal()}"
+        headers |= {name: secret.reveal() for name, secret in self._headers.items()}
         return client.build_request(
             "POST",
             self._url,
