@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
-from collections.abc import Iterable, Sequence
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TextIO
 
 from streamguard_core.causes import Cause
 from streamguard_core.explore.scenarios import Run, Scenario, scenarios
@@ -60,10 +62,18 @@ class _Script:
         return self.taken[-1]
 
 
-def explore_sessions(chosen: Iterable[Scenario], deviations: int = 2) -> SessionReport:
+Progress = Callable[[SessionReport, Scenario], object]
+"""Told before each scenario what was found so far."""
+
+
+def explore_sessions(
+    chosen: Iterable[Scenario], deviations: int = 2, *, progress: Progress | None = None
+) -> SessionReport:
     """Execute every scenario under every schedule with at most `deviations` choices other than 0."""
     report = SessionReport()
     for scenario in chosen:
+        if progress is not None:
+            progress(report, scenario)
         report.scenarios += 1
         _explore(scenario, deviations, report)
     return report
@@ -205,11 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [scenario for scenario in scenarios() if options.only in str(scenario)]
     if not chosen:
         parser.error(f"no scenario has {options.only!r} in its name")
-    gc.disable()
-    try:
-        report = explore_sessions(chosen, options.deviations)
-    finally:
-        gc.enable()
+    with _quiet():
+        report = explore_sessions(chosen, options.deviations, progress=_progress(sys.stderr))
     print(
         f"{report.scenarios} scenarios, {report.schedules} schedules,"
         f" up to {report.longest} choices each, {len(report.failures)} failures"
@@ -217,6 +224,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for failure in report.failures[:MOST_PRINTED]:
         print(f"{failure.guarantee}: {failure.scenario}: {failure.text} {failure.schedule}")
     return 1 if report.failures else 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Producers fail on purpose here, thousands of times: nobody wants to read of it."""
+    logger = logging.getLogger("streamguard")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _progress(stream: TextIO) -> Progress | None:
+    """Shown to somebody who waits, on one line; nobody reads it in a log."""
+    if not stream.isatty():
+        return None
+
+    def show(report: SessionReport, scenario: Scenario) -> None:
+        done = f"{report.scenarios:>6} scenarios, {report.schedules:,} schedules"
+        stream.write(f"\r{done}, {len(report.failures)} failures; {scenario} \x1b[K")
+        stream.flush()
+
+    return show
 
 
 def _parser() -> argparse.ArgumentParser:

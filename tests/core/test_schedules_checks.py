@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import closing
 from typing import Any
@@ -265,6 +268,14 @@ def test_a_loop_that_is_stopped_waits_for_nothing() -> None:
 # -- the command ----------------------------------------------------------------------------------------
 
 
+class Terminal(io.StringIO):
+    """Standard error, and somebody looking at it."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
+
+
 @pytest.mark.parametrize("name", ["pull/leaves/plain/cancel", "pull/batches-leaves/plain/cancel"])
 def test_the_command_explores_what_is_asked_for(
     name: str, capsys: pytest.CaptureFixture[str]
@@ -280,6 +291,23 @@ def test_the_command_explores_what_is_asked_for(
         schedules.append(int(words[2]))
     assert schedules[0] == 2
     assert schedules[1] > 100
+
+
+def test_the_command_says_how_far_it_is_and_nothing_of_producers(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A terminal shows each scenario; failures on purpose are not logged."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    level = logging.getLogger("streamguard").level
+    assert main(["--only", "pull-fails/all/plain/cancel", "--deviations", "0"]) == 0
+    said = terminal.getvalue()
+    assert "0 scenarios, 0 schedules, 0 failures; pull-fails/all/plain/cancel" in said
+    assert said.count("\r") == int(capsys.readouterr().out.split()[0])
+    assert caplog.records == []
+    assert logging.getLogger("streamguard").level == level
 
 
 def test_the_command_fails_on_a_failure(
