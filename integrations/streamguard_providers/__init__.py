@@ -4,6 +4,7 @@ from streamguard_providers import supported
 from streamguard_providers.continuation import Continuation
 from streamguard_providers.dialects import Dialect, ToolFragment
 from streamguard_providers.errors import CutOffReadError, EventTooLarge, ProviderError
+from streamguard_providers.json_array import JSONArrayDecoder
 from streamguard_providers.ndjson import NDJSONDecoder
 from streamguard_providers.ollama_dialect import Ollama
 from streamguard_providers.ollama_producer import OllamaProducer
@@ -20,6 +21,7 @@ __all__ = [
     "EventTooLarge",
     "GuardedAsyncTransport",
     "GuardedTransport",
+    "JSONArrayDecoder",
     "NDJSONDecoder",
     "Ollama",
     "OllamaProducer",

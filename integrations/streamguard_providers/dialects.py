@@ -47,18 +47,21 @@ class Dialect(Protocol):
         """The latest usage, normalised; None when none was reported."""
 
 
-class ToolFragment(msgspec.Struct, frozen=True, kw_only=True):
+class ToolFragment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which tool call a chunk of kind `tool` belongs to; its text is a piece of the arguments.
 
     Args:
         index: the call's number within its choice; pieces with the same number belong together.
         id: the call's id; in most dialects only the first piece has one.
         name: the tool's name; likewise.
+        kind: the provider's word for a call that is not the application's to execute, such as
+            `server_tool_use`; None for one that is.
     """
 
     index: int = 0
     id: str | None = None
     name: str | None = None
+    kind: str | None = None
 
     @classmethod
     def of(cls, chunk: Chunk) -> ToolFragment:
