@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import Protocol, cast
 
-from streamguard_testing.dialects import encode
+from streamguard_testing.bodies import encode
 from streamguard_testing.faults import Cut
 from streamguard_testing.generation import Generation
 from streamguard_testing.http1 import LAST_CHUNK, HttpError, Request, RequestParser, chunk, head

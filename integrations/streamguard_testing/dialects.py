@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Protocol
 
+from streamguard_testing.bodies import BadRequest, text_of
 
-class BadRequest(ValueError):
-    """The body of a request is not what its dialect asks for."""
+
+class Kind(Enum):
+    """What a token is a part of."""
+
+    TEXT = auto()
+    REASONING = auto()
+    ARGUMENTS = auto()  #: of a tool call: pieces of one JSON object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A tool that a request offers, as far as the engine can call it.
+
+    Attributes:
+        name: The name to call it by.
+        argument: The argument that gets the generated text.
+        forced: Whether the request leaves the model no choice.
+    """
+
+    name: str
+    argument: str = "text"
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +42,9 @@ class Ask:
         max_tokens: The caller's limit; None when it named none.
         include_usage: Whether the usage is wanted.
         empty: Whether nothing is to be generated (Ollama: load the model).
+        tool: The tool that would be called.
+        written: The beginning of the answer, when the conversation ends in an assistant message.
+        raw: Whether the prompt is a plain text, which may end in the beginning of the answer.
     """
 
     model: str
@@ -30,26 +54,61 @@ class Ask:
     seed: int | None = None
     include_usage: bool = True
     empty: bool = False
+    tool: Tool | None = None
+    written: str = ""
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What a voice knows of the answer that it is to speak.
+
+    Attributes:
+        call: The tool that this answer calls; None when it is a text.
+        running_usage: Whether counters may be told before the end.
+    """
+
+    ask: Ask
+    request_id: str
+    prompt_tokens: int
+    call: Tool | None = None
+    running_usage: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """An answer in one piece."""
+
+    text: str = ""
+    reasoning: str = ""
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The counters at the end of an answer; durations in seconds."""
+    """The counters at the end of an answer; durations in seconds.
+
+    Invariant: reasoning <= generated.
+    """
 
     prompt_tokens: int
     generated: int
+    reasoning: int = 0
     prompt_seconds: float
     total_seconds: float
 
 
 class Voice(Protocol):
-    """Speaks one answer in one dialect; makes bytes and does nothing else."""
+    """Speaks one answer in one dialect; makes bytes and does nothing else.
+
+    The reason for which generation ended is `stop`, `length` or `tool_calls`, whatever the dialect.
+    """
 
     #: Whether headers are sent when work begins, or only with the first token.
     early_head: bool
     content_type: str
 
-    def tokens(self, tokens: Sequence[str]) -> bytes:
+    def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
         """Return the frames of tokens; the first call also opens the answer."""
 
     def finish(self, reason: str) -> bytes:
@@ -58,7 +117,7 @@ class Voice(Protocol):
     def last(self, reason: str, totals: Totals | None) -> bytes:
         """Return the rest up to and including the terminal marker; no usage when totals is None."""
 
-    def whole(self, text: str, reason: str, totals: Totals | None) -> bytes:
+    def whole(self, said: Said, reason: str, totals: Totals | None) -> bytes:
         """Return the answer in one piece, for a request that wanted no stream."""
 
     def error(self, message: str) -> bytes:
@@ -80,80 +139,27 @@ class Dialect(Protocol):
             BadRequest: When it is not what this dialect asks for.
         """
 
-    def voice(self, ask: Ask, request_id: str) -> Voice:
+    def voice(self, turn: Turn) -> Voice:
         """Return the voice for one answer."""
 
     def error_body(self, status: int, message: str) -> bytes:
         """Return the body that goes with an error status."""
 
 
-def encode(value: object) -> bytes:
-    """Return compact JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """The text of all messages, how many there are, and what the assistant has begun to say."""
+
+    text: str
+    count: int
+    written: str
 
 
-def decode(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object that a body is.
-
-    Raises:
-        BadRequest: When it is none.
-    """
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise BadRequest("the body must be a JSON object")
-    return value
-
-
-def string(body: Mapping[str, Any], name: str) -> str:
-    """Return a field that must be a text and must be there."""
-    value = body.get(name)
-    if not isinstance(value, str) or not value:
-        raise BadRequest(f"{name!r} must be a text that is not empty")
-    return value
-
-
-def integer(body: Mapping[str, Any], name: str) -> int | None:
-    """Return a field that must be an integer if it is there."""
-    value = body.get(name)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise BadRequest(f"{name!r} must be an integer")
-    return value
-
-
-def flag(body: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    """Return a field that must be true or false if it is there."""
-    value = body.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise BadRequest(f"{name!r} must be true or false")
-    return default if value is None else value
-
-
-def mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return a field that must be an object if it is there."""
-    value = body.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise BadRequest(f"{name!r} must be an object")
-    return value or {}
-
-
-def messages_text(body: Mapping[str, Any]) -> tuple[str, int]:
-    """Return the text of all messages of a chat, and how many messages there are."""
+def conversation(body: Mapping[str, Any]) -> Conversation:
+    """Read the messages of a chat."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not all(isinstance(item, dict) for item in messages):
         raise BadRequest("'messages' must be a list of objects")
-    return "\n".join(_content(message.get("content")) for message in messages), len(messages)
-
-
-def _content(content: object) -> str:
-    """Return the text of a message: a text, or a list of parts of which some are texts."""
-    if isinstance(content, str):
-        return content
-    if content is None:
-        return ""
-    if not isinstance(content, list):
-        raise BadRequest("the 'content' of a message must be a text or a list of parts")
-    texts = (part.get("text") for part in content if isinstance(part, dict))
-    return "".join(text for text in texts if isinstance(text, str))
+    texts = [text_of(message.get("content")) for message in messages]
+    begun = bool(messages) and messages[-1].get("role") == "assistant"
+    return Conversation(text="\n".join(texts), count=len(texts), written=texts[-1] if begun else "")

@@ -6,32 +6,28 @@ import asyncio
 import errno
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self, Unpack
 
 from streamguard_testing import control, ollama_dialect, openai_dialect
+from streamguard_testing.bodies import BadRequest, decode, encode
 from streamguard_testing.connection import Connection, Response
-from streamguard_testing.dialects import Ask, BadRequest, Dialect, decode, encode
+from streamguard_testing.dialects import Ask, Dialect
 from streamguard_testing.faults import FAULT_HEADER, Fault
 from streamguard_testing.generation import Generation
 from streamguard_testing.http1 import Request
+from streamguard_testing.plans import Plan, plan
 from streamguard_testing.records import EngineRequest, LiveRequest, RequestLog
+from streamguard_testing.routes import PATHS, dialect_of
 from streamguard_testing.settings import EngineOptions, EngineSettings
 
 ID_HEADER: Final = "x-engine-request-id"
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_DEFAULT_ANSWER: Final = 128
-
-_DIALECTS: Final[Mapping[str, Dialect]] = {
-    "/api/chat": ollama_dialect.OllamaDialect(chat=True),
-    "/api/generate": ollama_dialect.OllamaDialect(chat=False),
-    "/v1/chat/completions": openai_dialect.OpenAIDialect(),
-}
 
 
 class LoopbackEngine:
-    """Speaks Ollama's and OpenAI's wire formats at a chosen pace and counts what it generates.
+    """Speaks the providers' wire formats at a chosen pace and counts what it generates.
 
     Args:
         options: See `EngineSettings`.
@@ -122,7 +118,7 @@ class LoopbackEngine:
 
     @property
     def url(self) -> str:
-        """The base URL, for Ollama clients; OpenAI clients take `openai_url`."""
+        """The base URL, for all clients but OpenAI's, which take `openai_url`."""
         host = self.settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
 
@@ -223,7 +219,7 @@ class LoopbackEngine:
     def answer(self, request: Request, response: Response, opened_at: float) -> Generation | None:
         """Answer a request: at once, or by handing back a generation to be run."""
         path = request.url.path
-        dialect = _DIALECTS.get(path)
+        dialect = dialect_of(path)
         if dialect is not None and request.method == "POST":
             return self._generation(request, response, dialect, opened_at)
         status, body = self._answer_at_once(request, path)
@@ -234,13 +230,13 @@ class LoopbackEngine:
         if path.startswith(control.PREFIX):
             status, said = control.respond(self, request)
             return status, encode(said)
-        if path in _DIALECTS:
+        if dialect_of(path) is not None:
             return 405, encode({"error": f"{path} is asked with POST"})
         if path == "/api/tags":
             return 200, ollama_dialect.tags(self.settings.models)
         if path == "/v1/models":
             return 200, openai_dialect.models(self.settings.models)
-        known = ", ".join([*_DIALECTS, "/api/tags", "/v1/models", control.PREFIX])
+        known = ", ".join([*PATHS, "/api/tags", "/v1/models", control.PREFIX])
         return 404, encode({"error": f"this engine answers {known}"})
 
     def _generation(
@@ -249,7 +245,8 @@ class LoopbackEngine:
         try:
             ask = dialect.ask(decode(request.body))
             fault = self._fault_of(request)
-            live = self._record(request, ask, dialect, opened_at)
+            planned = plan(ask, self.settings)
+            live = self._record(request, ask, planned, dialect, opened_at)
         except ValueError as error:
             body = dialect.error_body(400, str(error))
             response.whole(400, "application/json", body)
@@ -258,6 +255,7 @@ class LoopbackEngine:
         return Generation(
             live=live,
             ask=ask,
+            plan=planned,
             dialect=dialect,
             fault=fault,
             settings=self.settings,
@@ -270,7 +268,7 @@ class LoopbackEngine:
         return self.fault if text is None else Fault.from_json(text, self.fault)
 
     def _record(
-        self, request: Request, ask: Ask, dialect: Dialect, opened_at: float
+        self, request: Request, ask: Ask, planned: Plan, dialect: Dialect, opened_at: float
     ) -> LiveRequest:
         wanted = request.headers.get(ID_HEADER)
         if wanted is not None and not _ID.fullmatch(wanted):
@@ -282,22 +280,12 @@ class LoopbackEngine:
             stream=ask.stream,
             prompt_tokens=self.settings.model.count(ask.prompt),
             max_tokens=ask.max_tokens,
-            planned_tokens=0 if ask.empty else self._length(ask.max_tokens),
+            planned_tokens=planned.length,
             connection_opened_at=opened_at,
             changed=self.log.changed,
         )
         self.log.add(live)
         return live
-
-    def _length(self, max_tokens: int | None) -> int:
-        """Return how long an answer gets: the model's own end or the caller's, what comes first."""
-        limit = self.settings.max_tokens_limit
-        if max_tokens is not None and max_tokens > limit:
-            raise BadRequest(f"{max_tokens} tokens were asked for; this engine allows {limit}")
-        own = self.settings.answer_tokens
-        if max_tokens is None:
-            return min(own or _DEFAULT_ANSWER, limit)
-        return max_tokens if own is None else min(own, max_tokens)
 
 
 def _cannot_listen(error: OSError, host: str, port: int) -> OSError:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Final, Protocol
 
-from streamguard_testing.dialects import Ask, Dialect, Totals, Voice
+from streamguard_testing.dialects import Ask, Dialect, Kind, Said, Totals, Turn, Voice
 from streamguard_testing.faults import Break, Cut, Fault, Usage
+from streamguard_testing.plans import Plan
 from streamguard_testing.records import Ending, LiveRequest, State
 from streamguard_testing.settings import EngineSettings
 
@@ -70,6 +71,7 @@ class Generation:
         *,
         live: LiveRequest,
         ask: Ask,
+        plan: Plan,
         dialect: Dialect,
         fault: Fault,
         settings: EngineSettings,
@@ -80,16 +82,14 @@ class Generation:
         self.ignore_close: Final = fault.ignore_close
         self._dialect = dialect
         self._stream = ask.stream
-        self._voice: Voice = dialect.voice(ask, live.id)
-        self._reason = "length" if live.planned_tokens == ask.max_tokens else "stop"
-        self._tokens: Iterator[str] = settings.model.tokens(
-            settings.seed if ask.seed is None else ask.seed
-        )
+        self._voice: Voice = dialect.voice(_turn(live, ask, fault))
+        self._reason = plan.reason
+        self._tokens = plan.tokens
         self._fault = fault
         self._settings = settings
         self._slot: AbstractAsyncContextManager[None] = slots or nullcontext()
         self._responder = responder
-        self._text: list[str] = []
+        self._said: dict[Kind, list[str]] = {kind: [] for kind in Kind}
         self._ending: Ending | None = None
 
     async def run(self) -> None:
@@ -149,12 +149,14 @@ class Generation:
         assert started is not None
         return started + max(think, self._fault.header_delay)
 
-    def _hand_over(self, tokens: list[str]) -> None:
-        if not self._stream:
-            self._text += tokens
-            return
-        self._responder.start(200, self._voice.content_type)
-        self._responder.write(self._voice.tokens(tokens))
+    def _hand_over(self, tokens: list[tuple[Kind, str]]) -> None:
+        for kind, group in groupby(tokens, itemgetter(0)):
+            texts = [text for _, text in group]
+            if not self._stream:
+                self._said[kind] += texts
+                continue
+            self._responder.start(200, self._voice.content_type)
+            self._responder.write(self._voice.tokens(kind, texts))
 
     async def _break_off(self, how: Break) -> None:
         if how is Break.STALL:
@@ -195,7 +197,7 @@ class Generation:
             await asyncio.sleep(self._fault.usage_delay)
         totals = None if self._fault.usage is Usage.NEVER else self._totals()
         if not self._stream:
-            body = self._voice.whole("".join(self._text), self._reason, totals)
+            body = self._voice.whole(self._whole(), self._reason, totals)
             self._responder.whole(200, self._voice.content_type, body)
         else:
             self._responder.write(self._voice.last(self._reason, totals))
@@ -204,6 +206,13 @@ class Generation:
             self._responder.finish()
         await self._responder.flushed()
         self._ending = Ending.COMPLETED
+
+    def _whole(self) -> Said:
+        return Said(
+            text="".join(self._said[Kind.TEXT]),
+            reasoning="".join(self._said[Kind.REASONING]),
+            arguments="".join(self._said[Kind.ARGUMENTS]),
+        )
 
     async def _trickle(self) -> None:
         self._ending = Ending.COMPLETED
@@ -226,3 +235,12 @@ class Generation:
             prompt_seconds=first - started,
             total_seconds=time.monotonic() - live.received_at,
         )
+
+
+def _turn(live: LiveRequest, ask: Ask, fault: Fault) -> Turn:
+    return Turn(
+        ask=ask,
+        request_id=live.id,
+        prompt_tokens=live.prompt_tokens,
+        running_usage=fault.usage is Usage.NORMAL,
+    )

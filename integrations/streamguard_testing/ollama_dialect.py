@@ -6,17 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from streamguard_testing.dialects import (
-    Ask,
-    BadRequest,
-    Totals,
-    encode,
-    flag,
-    integer,
-    mapping,
-    messages_text,
-    string,
-)
+from streamguard_testing.bodies import BadRequest, encode, flag, integer, mapping, string
+from streamguard_testing.dialects import Ask, Kind, Said, Totals, Turn, conversation
 
 
 class OllamaVoice:
@@ -25,7 +16,8 @@ class OllamaVoice:
     # Ollama sends nothing at all before the first object: loading, waiting and thinking look alike.
     early_head = False
 
-    def __init__(self, ask: Ask, *, chat: bool) -> None:
+    def __init__(self, turn: Turn, *, chat: bool) -> None:
+        ask = turn.ask
         self.content_type = (
             "application/x-ndjson" if ask.stream else "application/json; charset=utf-8"
         )
@@ -41,7 +33,7 @@ class OllamaVoice:
             said["response"] = text
         return encode(said | rest) + b"\n"
 
-    def tokens(self, tokens: Sequence[str]) -> bytes:
+    def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
         """Return one line a token."""
         return b"".join(self._line(token, done=False) for token in tokens)
 
@@ -53,9 +45,9 @@ class OllamaVoice:
         """Return the line with done true, the reason and the counters."""
         return self._last("", reason, totals)
 
-    def whole(self, text: str, reason: str, totals: Totals | None) -> bytes:
+    def whole(self, said: Said, reason: str, totals: Totals | None) -> bytes:
         """Return the one object that a request without a stream gets."""
-        return self._last(text, reason, totals)
+        return self._last(said.text, reason, totals)
 
     def _last(self, text: str, reason: str, totals: Totals | None) -> bytes:
         if self._empty:
@@ -85,13 +77,7 @@ class OllamaDialect:
     def ask(self, body: Mapping[str, Any]) -> Ask:
         """Read a request; streaming is the default, and an empty prompt only loads the model."""
         options = mapping(body, "options")
-        if self._chat:
-            prompt, count = messages_text(body) if "messages" in body else ("", 0)
-        else:
-            prompt = body.get("prompt") or ""
-            count = len(prompt)
-        if not isinstance(prompt, str):
-            raise BadRequest("'prompt' must be a text")
+        prompt, written, empty = self._chatted(body) if self._chat else self._prompted(body)
         limit = integer(options, "num_predict")
         return Ask(
             model=string(body, "model"),
@@ -100,12 +86,26 @@ class OllamaDialect:
             # Negative values mean "without end" and "fill the context" to Ollama.
             max_tokens=limit if limit is not None and limit >= 0 else None,
             seed=integer(options, "seed"),
-            empty=count == 0,
+            empty=empty,
+            written=written,
+            raw=not self._chat,
         )
 
-    def voice(self, ask: Ask, request_id: str) -> OllamaVoice:
+    def _chatted(self, body: Mapping[str, Any]) -> tuple[str, str, bool]:
+        if "messages" not in body:
+            return "", "", True
+        said = conversation(body)
+        return said.text, said.written, said.count == 0
+
+    def _prompted(self, body: Mapping[str, Any]) -> tuple[str, str, bool]:
+        prompt = body.get("prompt") or ""
+        if not isinstance(prompt, str):
+            raise BadRequest("'prompt' must be a text")
+        return prompt, "", not prompt
+
+    def voice(self, turn: Turn) -> OllamaVoice:
         """Return the voice for one answer."""
-        return OllamaVoice(ask, chat=self._chat)
+        return OllamaVoice(turn, chat=self._chat)
 
     def error_body(self, status: int, message: str) -> bytes:
         """Return the body that goes with an error status."""

@@ -6,17 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from streamguard_testing.dialects import (
-    Ask,
-    BadRequest,
-    Totals,
-    encode,
-    flag,
-    integer,
-    mapping,
-    messages_text,
-    string,
-)
+from streamguard_testing.bodies import BadRequest, encode, flag, integer, limit, mapping, string
+from streamguard_testing.dialects import Ask, Kind, Said, Totals, Turn, conversation
 
 
 class OpenAIVoice:
@@ -25,13 +16,13 @@ class OpenAIVoice:
     # As llama.cpp's server and vLLM do: once the prompt is worked on, the headers are out.
     early_head = True
 
-    def __init__(self, ask: Ask, request_id: str) -> None:
-        self.content_type = "text/event-stream" if ask.stream else "application/json"
-        self._ask = ask
+    def __init__(self, turn: Turn) -> None:
+        self.content_type = "text/event-stream" if turn.ask.stream else "application/json"
+        self._ask = turn.ask
         self._base: Final = {
-            "id": f"chatcmpl-{request_id}",
+            "id": f"chatcmpl-{turn.request_id}",
             "created": int(time.time()),
-            "model": ask.model,
+            "model": turn.ask.model,
         }
         self._opened = False
 
@@ -47,7 +38,7 @@ class OpenAIVoice:
             [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
         )
 
-    def tokens(self, tokens: Sequence[str]) -> bytes:
+    def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
         """Return one event a token, after the event with the role."""
         frames = [self._delta({"content": token}) for token in tokens]
         return b"".join([self._open(), *frames])
@@ -69,14 +60,14 @@ class OpenAIVoice:
             usage = self._chunk([], usage=_usage(totals))
         return usage + b"data: [DONE]\n\n"
 
-    def whole(self, text: str, reason: str, totals: Totals | None) -> bytes:
+    def whole(self, said: Said, reason: str, totals: Totals | None) -> bytes:
         """Return the one object that a request without a stream gets."""
-        message = {"role": "assistant", "content": text, "refusal": None}
+        message = {"role": "assistant", "content": said.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        said: dict[str, object] = {**self._base, "object": "chat.completion", "choices": [choice]}
+        body: dict[str, object] = {**self._base, "object": "chat.completion", "choices": [choice]}
         if totals is not None:
-            said["usage"] = _usage(totals)
-        return encode(said)
+            body["usage"] = _usage(totals)
+        return encode(body)
 
     def error(self, message: str) -> bytes:
         """Return the event that stands for an error after a 200; no [DONE] follows it."""
@@ -94,30 +85,29 @@ class OpenAIDialect:
 
     def ask(self, body: Mapping[str, Any]) -> Ask:
         """Read a request; only one choice is made."""
-        prompt, count = messages_text(body)
-        if count == 0:
+        said = conversation(body)
+        if said.count == 0:
             raise BadRequest("'messages' must not be empty")
         if integer(body, "n") not in {None, 1}:
             raise BadRequest("'n' must be 1: this engine makes one choice")
-        limit = integer(body, "max_completion_tokens")
-        if limit is None:
-            limit = integer(body, "max_tokens")
-        if limit is not None and limit < 1:
-            raise BadRequest("'max_tokens' must be 1 or more")
+        most = limit(body, "max_completion_tokens")
+        if most is None:
+            most = limit(body, "max_tokens")
         stream = flag(body, "stream", default=False)
         wanted = flag(mapping(body, "stream_options"), "include_usage", default=False)
         return Ask(
             model=string(body, "model"),
-            prompt=prompt,
+            prompt=said.text,
+            written=said.written,
             stream=stream,
-            max_tokens=limit,
+            max_tokens=most,
             seed=integer(body, "seed"),
             include_usage=wanted if stream else True,
         )
 
-    def voice(self, ask: Ask, request_id: str) -> OpenAIVoice:
+    def voice(self, turn: Turn) -> OpenAIVoice:
         """Return the voice for one answer."""
-        return OpenAIVoice(ask, request_id)
+        return OpenAIVoice(turn)
 
     def error_body(self, status: int, message: str) -> bytes:
         """Return the body that goes with an error status."""

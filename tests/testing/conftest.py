@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from streamguard_testing import Fault, LoopbackEngine, RawClient
@@ -48,6 +49,20 @@ async def ask() -> AsyncIterator[Ask]:
     for client in opened:
         if not client.closed:
             client.leave("reset")
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[LoopbackEngine]:
+    """Run an engine that speaks as fast as it can."""
+    async with LoopbackEngine(seed=5) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(engine: LoopbackEngine) -> AsyncIterator[httpx.AsyncClient]:
+    """Return a client for the engine."""
+    async with httpx.AsyncClient(base_url=engine.url) as client:
+        yield client
 
 
 @pytest.fixture

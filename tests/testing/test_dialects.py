@@ -17,20 +17,6 @@ Read = Callable[[bytes], list[Any]]
 
 
 @pytest.fixture
-async def engine() -> AsyncIterator[LoopbackEngine]:
-    """Run an engine that speaks as fast as it can."""
-    async with LoopbackEngine(seed=5) as running:
-        yield running
-
-
-@pytest.fixture
-async def http(engine: LoopbackEngine) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client for the engine."""
-    async with httpx.AsyncClient(base_url=engine.url) as client:
-        yield client
-
-
-@pytest.fixture
 async def sdk(engine: LoopbackEngine) -> AsyncIterator[openai.AsyncOpenAI]:
     """Return OpenAI's own client for the engine."""
     async with openai.AsyncOpenAI(base_url=engine.openai_url, api_key="x", max_retries=0) as client:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from streamguard_testing import Cut, EngineSettings, Fault, LoopbackEngine, RawClient, State
 from streamguard_testing.generation import Generation
 from streamguard_testing.ollama_dialect import OllamaDialect
+from streamguard_testing.plans import plan
 from streamguard_testing.records import LiveRequest
 
 Ask = Callable[..., Awaitable[RawClient]]
@@ -215,7 +216,7 @@ class _HeldBack:
 
 async def test_an_engine_that_was_held_back_does_not_catch_up() -> None:
     """Time for which a full socket held the engine back is not made up for afterwards."""
-    dialect = OllamaDialect(chat=False)
+    dialect, settings = OllamaDialect(chat=False), EngineSettings(interval=0.01)
     ask = dialect.ask({"model": "m", "prompt": "x", "options": {"num_predict": 30}})
     live = LiveRequest(
         id="it",
@@ -231,9 +232,10 @@ async def test_an_engine_that_was_held_back_does_not_catch_up() -> None:
     generation = Generation(
         live=live,
         ask=ask,
+        plan=plan(ask, settings),
         dialect=dialect,
         fault=Fault(),
-        settings=EngineSettings(interval=0.01),
+        settings=settings,
         slots=None,
         responder=_HeldBack(),
     )
