@@ -19,7 +19,17 @@ from streamguard_core.ledger import Ledger, MemoryLedger
 from streamguard_core.limits import Deadlines, Limits
 from streamguard_core.observers import CutOff, Flushed, Notice, Observer, Opened, Sealed
 from streamguard_core.options import SessionOptions
-from streamguard_core.policies import DisconnectPolicy, Rule, cancel, drain, grace
+from streamguard_core.policies import (
+    ByProvider,
+    DisconnectPolicy,
+    DrainEnd,
+    DrainLimit,
+    Rule,
+    by_provider,
+    cancel,
+    drain,
+    grace,
+)
 from streamguard_core.producers import CancelEvent, Out, Producer, PullProducer, Report
 from streamguard_core.protocol import Action, Offer, StreamProtocol
 from streamguard_core.receipt import (
@@ -35,6 +45,7 @@ from streamguard_core.scope import Governed, Scope, current_scope, use_scope
 from streamguard_core.session import StreamSession
 from streamguard_core.statistics import Statistics
 from streamguard_core.sync_session import SyncStreamSession
+from streamguard_core.termination import OnClose, Termination, TerminationLookup
 from streamguard_core.transitions import TRANSITIONS, ConsumerState, ProducerState, State
 
 __all__ = [
@@ -49,6 +60,7 @@ __all__ = [
     "Attempt",
     "AttemptOutcome",
     "AttemptRole",
+    "ByProvider",
     "CancelEvent",
     "Category",
     "Cause",
@@ -63,6 +75,8 @@ __all__ = [
     "CutOffError",
     "Deadlines",
     "DisconnectPolicy",
+    "DrainEnd",
+    "DrainLimit",
     "Flushed",
     "Gate",
     "Governed",
@@ -75,6 +89,7 @@ __all__ = [
     "Notice",
     "Observer",
     "Offer",
+    "OnClose",
     "OpenRecord",
     "Opened",
     "Out",
@@ -97,10 +112,13 @@ __all__ = [
     "StreamSession",
     "SyncStreamSession",
     "SystemClock",
+    "Termination",
+    "TerminationLookup",
     "TruncatedStream",
     "Usage",
     "UsageError",
     "Verdict",
+    "by_provider",
     "cancel",
     "current_scope",
     "drain",

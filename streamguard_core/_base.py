@@ -11,7 +11,8 @@ from concurrent.futures import Future
 from types import AsyncGeneratorType
 from typing import Any, Final
 
-from streamguard_core._seal import Description, build_receipt
+from streamguard_core._seal import Description, build_receipt, was_told
+from streamguard_core._terms import SessionTerms
 from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause
 from streamguard_core.clock import SYSTEM_CLOCK, Clock
@@ -20,11 +21,12 @@ from streamguard_core.gates import Gate, check_gates
 from streamguard_core.ledger import Ledger, check_ledger
 from streamguard_core.limits import DEFAULT_DEADLINES, Deadlines, Limits
 from streamguard_core.observers import CutOff, Observer, Observers, Opened, Sealed
-from streamguard_core.policies import DisconnectPolicy, as_policy, cancel
+from streamguard_core.policies import OnDisconnect, as_policy, cancel
 from streamguard_core.producers import Drive, call_if_lazy, classify
 from streamguard_core.protocol import StreamProtocol
 from streamguard_core.receipt import Attempt, OpenRecord, Receipt
 from streamguard_core.statistics import Statistics
+from streamguard_core.termination import Termination, TerminationLookup
 from streamguard_core.transitions import DRAINING
 
 logger = logging.getLogger("streamguard")
@@ -39,12 +41,11 @@ _VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _NO_TAGS: Final[Mapping[str, str]] = {}
 
 
-class SessionBase:
+class SessionBase(SessionTerms):
     """The parts of a session that need neither a loop nor a thread."""
 
     __slots__ = (
         "__weakref__",
-        "_about",
         "_clock",
         "_closers",
         "_closing",
@@ -54,8 +55,6 @@ class SessionBase:
         "_observers",
         "_open_written",
         "_opening",
-        "_producer",
-        "_protocol",
         "_sealed",
     )
 
@@ -72,7 +71,8 @@ class SessionBase:
         tags: Mapping[str, str] | None = None,
         deadlines: Deadlines | None = None,
         gates: Iterable[Gate] = (),
-        on_disconnect: DisconnectPolicy | Callable[[], DisconnectPolicy] = cancel,
+        on_disconnect: OnDisconnect = cancel,
+        termination: Termination | TerminationLookup | None = None,
         ledger: Ledger | None = None,
         clock: Clock | None = None,
         observers: Iterable[Observer] = (),
@@ -84,7 +84,7 @@ class SessionBase:
         self._protocol = StreamProtocol(
             limits,
             DEFAULT_DEADLINES if deadlines is None else _check_deadlines(deadlines),
-            as_policy(on_disconnect),
+            self._agree(as_policy(on_disconnect), termination),
             self._clock.monotonic_ns(),
         )
         self._about = Description(
@@ -233,6 +233,7 @@ class SessionBase:
 
     def _close_transports(self) -> None:
         """Close the provider's transports, in the same step as the cutoff (G10)."""
+        self._give_place_back()
         self._protocol.close_called(self._clock.monotonic_ns())
         closers, self._closers = self._closers, None
         for closer in closers or ():
@@ -249,6 +250,7 @@ class SessionBase:
         self._perform()
 
     def _note_end(self, error: BaseException | None) -> None:
+        self._give_place_back()
         now_ns = self._clock.monotonic_ns()
         told = not self._protocol.live
         if error is None or (told and isinstance(error, _TOLD)):
@@ -265,6 +267,8 @@ class SessionBase:
         """Seal the protocol, build the receipt, begin to make it durable. Exactly once (G11)."""
         self._protocol.seal(self._clock.monotonic_ns())
         self._closers = None
+        if was_told(self._protocol):
+            self._about.termination = self._row()
         receipt = self._sealed = build_receipt(self._protocol, self._about, self._clock.wall_us())
         self._write_open()
         if self._ledger is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from streamguard_core.causes import Cause
 from streamguard_core.limits import to_ns
+from streamguard_core.policies import DrainEnd
 from streamguard_core.protocol import StreamProtocol
 from streamguard_core.transitions import ConsumerState, ProducerState, State
 
@@ -52,7 +53,7 @@ def _wait_is_over(protocol: StreamProtocol, at_ns: int) -> None:
     if protocol.live:
         protocol.grace_is_over(at_ns)
     elif protocol.producer is ProducerState.DRAINING:
-        protocol.stop_draining(at_ns)
+        protocol.stop_draining(at_ns, DrainEnd.SECONDS)
     elif protocol.producer is ProducerState.STOPPING:
         protocol.give_up(at_ns)
     else:

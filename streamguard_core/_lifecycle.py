@@ -14,7 +14,7 @@ from streamguard_core.accounting import NO_USAGE, Usage
 from streamguard_core.causes import Cause, Party, Signal, shorten
 from streamguard_core.errors import UsageError
 from streamguard_core.limits import DEFAULT_DEADLINES, DEFAULT_LIMITS, Deadlines, Limits, to_ns
-from streamguard_core.policies import DisconnectPolicy, cancel
+from streamguard_core.policies import DisconnectPolicy, DrainEnd, cancel
 from streamguard_core.transitions import (
     ABSENT,
     DRAINED,
@@ -79,7 +79,10 @@ class Lifecycle:
         "consumer_since_ns",
         "content_seen",
         "deadlines",
+        "drain_end",
+        "drain_from",
         "drained_bytes",
+        "drained_chunks",
         "finish",
         "first_chunk_ns",
         "history",
@@ -88,7 +91,6 @@ class Lifecycle:
         "max_away_produced",
         "max_buffered",
         "max_bytes",
-        "max_drain_bytes",
         "max_inflight",
         "max_speculative",
         "opened_ns",
@@ -126,7 +128,7 @@ class Lifecycle:
         self.producer = RUNNING
         self.consumer = ABSENT
         self.produced = self.cleared = self.committed = self.consumed = self.late = 0
-        self.buffered_bytes = self.drained_bytes = 0
+        self.buffered_bytes = self.drained_bytes = self.drained_chunks = 0
         self.signal: Signal | None = None
         self.history: tuple[Signal, ...] = ()
         self.pending: tuple[Action, ...] = ()
@@ -135,7 +137,9 @@ class Lifecycle:
         self.client_left_early = False
         self.policy_applied = "none"
         self.max_away_produced: int | None = None
-        self.max_drain_bytes: int | None = None
+        self.drain_from: int | None = None
+        """The provider's own count of output when a drain began; None where it had said none."""
+        self.drain_end: DrainEnd | None = None
         self.content_seen = False
         self.opened_ns = opened_ns
         self.producer_since_ns: int | None = opened_ns
@@ -207,9 +211,10 @@ class Lifecycle:
             self._seal_when_settled(at_ns)
         return True
 
-    def stop_draining(self, at_ns: int) -> None:
+    def stop_draining(self, at_ns: int, why: DrainEnd = DrainEnd.STOPPED) -> None:
         """A bound of the drain is reached: close the producer after all."""
         if self.producer is DRAINING:
+            self.drain_end = why
             self._move(ON_CUT)
             self.until_ns = at_ns + to_ns(self.deadlines.close)
             self._act(CLOSE_PRODUCER, ARM)

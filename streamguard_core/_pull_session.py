@@ -357,7 +357,7 @@ class PullSession(LoopSession):
         self._producer_ended(error)
 
     def _leave(self, detail: str, now_ns: int) -> None:
-        self._protocol.disconnected(detail, now_ns, len(self._rest or ()))
+        self._intend(detail, now_ns, len(self._rest or ()))
 
     def _refuse_rest(self) -> None:
         """What a producer handed over and was not accepted before the cutoff is late."""

@@ -190,7 +190,7 @@ class PushSession(BatchSession):
     def _push_reader_left(self, detail: str) -> None:
         """What was handed over and not taken stays committed: a reader that comes back gets it again."""
         self._place = None
-        self._apply(lambda now_ns: self._protocol.disconnected(detail, now_ns))
+        self._apply(lambda now_ns: self._intend(detail, now_ns))
 
     def _hand_eos(self) -> None:
         self._protocol.take_eos(self._clock.monotonic_ns())

@@ -9,9 +9,11 @@ import msgspec
 
 from streamguard_core._lifecycle import COMPLETED
 from streamguard_core.accounting import UNKNOWN, Count, CountSource
+from streamguard_core.policies import DrainEnd
 from streamguard_core.protocol import StreamProtocol
 from streamguard_core.receipt import Attempt, CloseState, Instants, Receipt
-from streamguard_core.transitions import ENDED, FAILED, FINISHED, ProducerState
+from streamguard_core.termination import OnClose, Termination
+from streamguard_core.transitions import ENDED, GONE, UNCONFIRMED, ProducerState
 
 
 class Description(msgspec.Struct, kw_only=True, gc=False):
@@ -25,13 +27,16 @@ class Description(msgspec.Struct, kw_only=True, gc=False):
     max_tokens: int | None = None
     tags: Mapping[str, str] = {}
     attempts: tuple[Attempt, ...] = ()
+    termination: Termination | None = None
+    """The row that was used: to decide on a disconnect, or to say what a cut has prevented."""
 
 
 def build_receipt(protocol: StreamProtocol, about: Description, sealed_us: int) -> Receipt:
     """The record of this ending. The protocol is SEALED: nothing in it can change any more."""
     signal = protocol.signal
     assert signal is not None, "a sealed stream has a cause"
-    output = _output(protocol)
+    output = _output(protocol, about)
+    row = about.termination
     return Receipt(
         stream_id=about.stream_id,
         cause=signal.cause,
@@ -41,14 +46,16 @@ def build_receipt(protocol: StreamProtocol, about: Description, sealed_us: int) 
         client_left_early=protocol.client_left_early,
         history=protocol.history,
         policy=protocol.policy_applied,
+        drain=protocol.drain_end,
+        termination=None if row is None else str(row),
         produced=protocol.produced,
         committed=protocol.committed,
         consumed=protocol.consumed,
         late=protocol.late,
         usage=protocol.usage,
         output=output,
-        waste=_waste(protocol, output),
-        prevented=_prevented(protocol, about.max_tokens, output),
+        waste=_waste(protocol, about, output),
+        prevented=_prevented(protocol, about, output),
         close=_CLOSE[protocol.producer],
         eos_delivered=protocol.consumer is ENDED,
         instants=_instants(protocol),
@@ -79,20 +86,50 @@ def _instants(protocol: StreamProtocol) -> Instants:
     )
 
 
-def _output(protocol: StreamProtocol) -> Count:
+def was_told(protocol: StreamProtocol) -> bool:
+    """Whether the producer was told to end, or read on after the reader: it had not ended by itself."""
+    return protocol.producer is GONE or protocol.producer is UNCONFIRMED
+
+
+def _cut_short(protocol: StreamProtocol) -> bool:
+    """Whether the provider may have had more to generate: it said no finish, and was not read to its end."""
+    ended = protocol.drain_end is DrainEnd.FINISHED or protocol.drain_end is DrainEnd.FAILED
+    return was_told(protocol) and protocol.finish is None and not ended
+
+
+def _goes_on(protocol: StreamProtocol, about: Description) -> bool:
+    """Whether the provider bills what it generates after we have closed it (P33)."""
+    row = about.termination
+    return row is not None and row.on_close is OnClose.BILLS_FULL and _cut_short(protocol)
+
+
+def _output(protocol: StreamProtocol, about: Description) -> Count:
     """Tokens generated: the provider's number where there is one, else what the chunks prove.
 
     A chunk may hold many tokens or half of one, so chunks give a value to look at and no bound but zero.
+    Where the provider goes on after the close nobody has counted: the requests' own caps are all that is known.
     """
     reported = protocol.usage.output
+    if reported.upper is None and _goes_on(protocol, about):
+        source = reported.source if reported.known else _CHUNKS
+        return Count.at_least(reported.lower, source, _cap(about, reported.lower))
     if reported.known:
         return reported
     seen = protocol.produced + protocol.late
     return Count(seen, 0, None, _CHUNKS) if seen else UNKNOWN
 
 
-def _waste(protocol: StreamProtocol, output: Count) -> Count:
+def _cap(about: Description, at_least: int) -> int | None:
+    """The most that can have been generated: each call to a provider has the request's cap."""
+    if about.max_tokens is None:
+        return None
+    return max(about.max_tokens * max(len(about.attempts), 1), at_least)
+
+
+def _waste(protocol: StreamProtocol, about: Description, output: Count) -> Count:
     """Generated and never delivered: chunks seen and not consumed, at most what the provider says it made."""
+    if output.value is None and _goes_on(protocol, about):
+        return Count.at_least(0, _CHUNKS, output.upper)
     undelivered = protocol.produced + protocol.late - protocol.consumed
     if undelivered == 0 and protocol.signal is not None and protocol.signal.cause is COMPLETED:
         return _NOTHING
@@ -100,16 +137,14 @@ def _waste(protocol: StreamProtocol, output: Count) -> Count:
     return Count(undelivered, 0, upper, _CHUNKS)
 
 
-def _prevented(protocol: StreamProtocol, max_tokens: int | None, output: Count) -> Count:
+def _prevented(protocol: StreamProtocol, about: Description, output: Count) -> Count:
     """Never generated because we cut: zero where nothing was prevented, else at most what the cap left."""
-    if protocol.producer is FINISHED or protocol.producer is FAILED or protocol.finish is not None:
+    if not _cut_short(protocol) or _goes_on(protocol, about):
         return _NOTHING
-    if protocol.policy_applied.startswith(("drain", "tail")):
-        return _NOTHING
-    if max_tokens is None:
+    if about.max_tokens is None:
         return UNKNOWN
     generated = output.value or 0
-    return Count(None, 0, max(max_tokens - generated, 0), _CHUNKS)
+    return Count(None, 0, max(about.max_tokens - generated, 0), _CHUNKS)
 
 
 _CHUNKS: Final = CountSource.CHUNKS

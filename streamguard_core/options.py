@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 from streamguard_core.clock import Clock
@@ -10,7 +10,8 @@ from streamguard_core.gates import Gate
 from streamguard_core.ledger import Ledger
 from streamguard_core.limits import Deadlines
 from streamguard_core.observers import Observer
-from streamguard_core.policies import DisconnectPolicy
+from streamguard_core.policies import OnDisconnect
+from streamguard_core.termination import Termination, TerminationLookup
 
 
 class SessionOptions(TypedDict, total=False):
@@ -25,7 +26,8 @@ class SessionOptions(TypedDict, total=False):
     tags: Mapping[str, str] | None
     deadlines: Deadlines | None
     gates: Iterable[Gate]
-    on_disconnect: DisconnectPolicy | Callable[[], DisconnectPolicy]
+    on_disconnect: OnDisconnect
+    termination: Termination | TerminationLookup | None
     ledger: Ledger | None
     clock: Clock | None
     observers: Iterable[Observer]

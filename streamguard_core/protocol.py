@@ -23,7 +23,7 @@ from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause, shorten
 from streamguard_core.errors import UsageError
 from streamguard_core.limits import to_ns
-from streamguard_core.policies import Rule
+from streamguard_core.policies import DisconnectPolicy, DrainEnd, Rule
 from streamguard_core.transitions import (
     AWAY,
     DRAINING,
@@ -50,6 +50,7 @@ __all__ = ["TAIL_BYTES", "TAIL_SECONDS", "Action", "Offer", "StreamProtocol"]
 TAIL_SECONDS: Final = 2.0
 TAIL_BYTES: Final = 64 * 1024
 """How long and how much is read on for the usage when the reader left after the provider's finish."""
+TAIL: Final = DisconnectPolicy(rule=Rule.DRAIN, seconds=TAIL_SECONDS, max_bytes=TAIL_BYTES)
 
 
 class Offer(Enum):
@@ -234,11 +235,14 @@ class StreamProtocol(Lifecycle):
         if self._move(ON_READ) and self.live:
             self.until_ns = self.max_away_produced = None
 
-    def disconnected(self, detail: str, at_ns: int, unaccepted: int = 0) -> None:
+    def disconnected(
+        self, detail: str, at_ns: int, unaccepted: int = 0, *, may_drain: bool = True
+    ) -> None:
         """The consumer's transport is gone: intent, which the policy turns into authority (G9).
 
         `unaccepted` counts chunks that the producer has handed over and that were not offered yet: with any
-        of them the stream is not whole, whatever the provider has said.
+        of them the stream is not whole, whatever the provider has said. `may_drain` is False where a drain
+        that the policy asks for has no place among those that run: then the stream is cancelled.
         """
         if self.consumer is ENDED or self.state is SEALED:
             return
@@ -257,7 +261,7 @@ class StreamProtocol(Lifecycle):
             self._begin_grace(detail, at_ns)
         elif self.policy.rule is Rule.DRAIN:
             self.policy_applied = str(self.policy)
-            self._cut_and_drain(Cause.CLIENT_DISCONNECT, detail, at_ns)
+            self._cut_and_drain(detail, at_ns, may_drain=may_drain)
         else:
             self._cut_away(detail, at_ns)
 
@@ -283,9 +287,18 @@ class StreamProtocol(Lifecycle):
         self.late += 1
         if self.producer is DRAINING:
             self.drained_bytes += size
-            if self.max_drain_bytes is not None and self.drained_bytes >= self.max_drain_bytes:
-                self.stop_draining(at_ns)
+            self.drained_chunks += 1
+            bounds = TAIL if self.client_left_early else self.policy
+            reached = bounds.reached(self.drained_bytes, self._drained_tokens())
+            if reached is not None:
+                self.stop_draining(at_ns, reached)
         return REFUSED
+
+    def _drained_tokens(self) -> int:
+        """What was read on, in tokens: as chunks, or as the provider's running count where that says more."""
+        if self.drain_from is None:
+            return self.drained_chunks
+        return max(self.drained_chunks, self.usage.output.lower - self.drain_from)
 
     def _no_room(self, size: int, at_ns: int) -> Offer:
         if size <= self.max_bytes:
@@ -302,7 +315,10 @@ class StreamProtocol(Lifecycle):
     def _producer_ended(self, event: Event, at_ns: int) -> None:
         """A running producer ended; one that was told to has confirmed its end."""
         told = self.producer in OUTLIVING
+        drained = self.producer is DRAINING
         if self._move(event) and told:
+            if drained:
+                self.drain_end = DrainEnd.FINISHED if event is ON_FINISH else DrainEnd.FAILED
             self.close_confirmed_ns = at_ns
             self.until_ns = None
             self._move(ON_GONE)
@@ -312,10 +328,14 @@ class StreamProtocol(Lifecycle):
         self.policy_applied = str(self.policy)
         self.terminate(Cause.CLIENT_DISCONNECT, detail, at_ns)
 
-    def _cut_and_drain(self, cause: Cause, detail: str, at_ns: int) -> None:
-        self.max_drain_bytes = self.policy.max_bytes
-        self.terminate(cause, detail, at_ns, event=ON_DRAIN)
+    def _cut_and_drain(self, detail: str, at_ns: int, *, may_drain: bool) -> None:
+        if not may_drain:
+            self.drain_end = DrainEnd.NO_PLACE
+            self.terminate(Cause.CLIENT_DISCONNECT, detail, at_ns)
+            return
+        self.terminate(Cause.CLIENT_DISCONNECT, detail, at_ns, event=ON_DRAIN)
         if self.producer is DRAINING:
+            self.drain_from = self.usage.output.lower if self.usage.output.known else None
             self.until_ns = at_ns + to_ns(self.policy.seconds)
 
     def _harvest_tail(self, detail: str, at_ns: int) -> None:
@@ -325,7 +345,6 @@ class StreamProtocol(Lifecycle):
         self._record(Cause.CLIENT_DISCONNECT, None, detail, at_ns, intent=True)
         # The producer still runs: one that has ended with everything committed is completed.
         self.terminate(Cause.COMPLETED, "", at_ns, event=ON_DRAIN)
-        self.max_drain_bytes = TAIL_BYTES
         self.until_ns = at_ns + to_ns(TAIL_SECONDS)
 
     def _begin_grace(self, detail: str, at_ns: int) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from streamguard_core.accounting import NO_USAGE, UNKNOWN, Count, Usage
 from streamguard_core.causes import Category, Cause, Party, Signal
+from streamguard_core.policies import DrainEnd
 
 SCHEMA_VERSION: Final = 1
 
@@ -122,6 +123,10 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Signal, ...] = ()
     policy: str = "none"
     """The disconnect rule that was applied, or `none`."""
+    drain: DrainEnd | None = None
+    """How reading on after the reader came to its end, or that it had no place; None where none was due."""
+    termination: str | None = None
+    """The row that says what closing the provider saves, where it was used: whose, which, of which table."""
     produced: int
     committed: int
     consumed: int

@@ -35,7 +35,10 @@ class StreamSession(PushSession):
         model, provider, max_tokens, tags: for the receipt; `max_tokens` is the request's own cap.
         deadlines: timeouts of each phase; none by default.
         gates: decide between speculative and committed, in order.
-        on_disconnect: `cancel()`, `grace(seconds, max_tokens)` or `drain(seconds, max_bytes)`.
+        on_disconnect: `cancel()`, `grace(seconds, max_tokens)`, `drain(seconds, max_bytes)`, or
+            `by_provider()`, which chooses by what closing saves.
+        termination: what closing saves: a `TerminationTable`, or one row. By default what the
+            producer's own attribute `termination` says, if it has one.
         ledger: where the OPEN record and the receipt become durable.
         clock: monotonic and wall time; the loop's clock by default.
         observers: called with frozen notices.
@@ -170,5 +173,6 @@ class StreamSession(PushSession):
             raise UsageError("`async for` was begun after read_ready(); read a stream in one way")
 
     def _pulls(self) -> bool:
+        self._settle()
         looks_ahead = self._gates or self._own_task or self._protocol.policy.rule is not _CANCEL
         return self._drive in _PULLED and not looks_ahead

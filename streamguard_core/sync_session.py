@@ -30,8 +30,8 @@ class SyncStreamSession(SessionBase):
     and the count frozen at once, and the provider's transport is closed (`on_close`), which makes a blocked
     read fail; without such a transport a blocked iterator ends at its next chunk.
 
-    Takes the keywords of `StreamSession`, except `own_task`. `on_disconnect` is `cancel()` or `drain(...)`:
-    a grace needs somebody who reads on, which only `StreamSession` has.
+    Takes the keywords of `StreamSession`, except `own_task`. `on_disconnect` is `cancel()`, `drain(...)` or
+    `by_provider(...)` of these: a grace needs somebody who reads on, which only `StreamSession` has.
 
     Raises:
         UsageError: for a producer that is no sync iterator (or a callable returning one), and for `grace`.
@@ -63,7 +63,7 @@ class SyncStreamSession(SessionBase):
         **options: Unpack[SessionOptions],
     ) -> None:
         super().__init__(producer, stream_id=stream_id, **options)
-        if self._protocol.policy.rule is Rule.GRACE:
+        if any(policy.rule is Rule.GRACE for policy in self._policies()):
             raise UsageError(
                 "on_disconnect=grace(...) was given to a SyncStreamSession; use a StreamSession"
             )
@@ -165,7 +165,7 @@ class SyncStreamSession(SessionBase):
 
     def disconnected(self, detail: str = "") -> None:
         """The reader's transport is gone: intent, which the policy turns into authority (G9)."""
-        self._apply(lambda now_ns: self._protocol.disconnected(detail, now_ns))
+        self._apply(lambda now_ns: self._intend(detail, now_ns))
 
     def close(self) -> None:
         """Nobody reads on: end a live stream as the policy says, and seal."""
@@ -344,7 +344,7 @@ class SyncStreamSession(SessionBase):
 
     def _leave(self, detail: str) -> None:
         """The reader left: the policy decides."""
-        self._apply(lambda now_ns: self._protocol.disconnected(detail, now_ns))
+        self._apply(lambda now_ns: self._intend(detail, now_ns))
         self._apply(self._protocol.leave)
         self._drain()
 

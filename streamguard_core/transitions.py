@@ -91,6 +91,7 @@ FINISHED: Final = ProducerState.FINISHED
 FAILED: Final = ProducerState.FAILED
 DRAINING: Final = ProducerState.DRAINING
 STOPPING: Final = ProducerState.STOPPING
+GONE: Final = ProducerState.GONE
 UNCONFIRMED: Final = ProducerState.UNCONFIRMED
 ABSENT: Final = ConsumerState.ABSENT
 READING: Final = ConsumerState.READING

@@ -11,13 +11,15 @@ from streamguard_core.explore.expected import (
     ACCEPTED,
     COMPLETED,
     CUT_AWAY,
+    NO_PLACE,
     REFUSED,
     TAIL,
+    Drained,
     Expected,
     commit_due,
 )
 from streamguard_core.explore.world import CLOSE_PRODUCER, SEAL, World
-from streamguard_core.policies import Rule
+from streamguard_core.policies import DrainEnd, Rule
 from streamguard_core.protocol import Action, Offer
 from streamguard_core.transitions import (
     ABSENT,
@@ -95,6 +97,8 @@ class Before(NamedTuple):
 
     live: bool
     state: State
+    drains: bool
+    drain_end: DrainEnd | None
     counters: tuple[int, int, int, int]
     committed: int
     signal: Signal | None
@@ -107,6 +111,8 @@ def before(world: World) -> Before:
     return Before(
         world.live,
         protocol.state,
+        protocol.producer is DRAINING,
+        protocol.drain_end,
         (protocol.produced, protocol.committed, protocol.consumed, protocol.late),
         protocol.committed,
         protocol.signal,
@@ -127,12 +133,19 @@ def offer_answer(answer: Offer, due: Offer) -> Broken | None:
     return Broken("G4" if answer is ACCEPTED else "G5", text)
 
 
-def drain_answer(world: World, due: tuple[int, bool] | None) -> Broken | None:
+def drain_answer(world: World, due: Drained | None) -> Broken | None:
     """Compare: what is read on is counted, and a drain ends at its bound, not before."""
     protocol = world.protocol
-    if due is None or (protocol.drained_bytes, protocol.producer is DRAINING) == due:
+    drained = (protocol.drained_bytes, protocol.drained_chunks, protocol.drain_end)
+    if due is None or (drained == due and (protocol.producer is DRAINING) is (due[2] is None)):
         return None
-    return Broken("G9", f"{protocol.drained_bytes} bytes were drained, should be {due[0]}")
+    return Broken("G9", f"bytes, chunks and end of the drain are {drained} and should be {due}")
+
+
+def drain_ended(world: World, why: DrainEnd) -> Broken | None:
+    """Compare: what ended the drain is what is said to have."""
+    end = world.protocol.drain_end
+    return None if end is why else Broken("G9", f"{why} ended the drain, and {end} is said to have")
 
 
 def said(world: World, finish: str | None, usage: Usage) -> Broken | None:
@@ -231,6 +244,10 @@ def _after_the_cutoff(was: Before, world: World) -> Iterator[Broken]:
         yield Broken("G2", "chunks were committed after the cutoff")
     if protocol.signal is not was.signal and protocol.signal != was.signal:
         yield Broken("G8", f"the terminal cause was replaced: {was.signal} by {protocol.signal}")
+    if was.drains and protocol.producer is not DRAINING and protocol.drain_end is None:
+        yield Broken("G9", "a drain has ended and nobody says how")
+    if not was.drains and protocol.drain_end is not was.drain_end:
+        yield Broken("G9", f"how a drain ended, {was.drain_end}, became {protocol.drain_end}")
 
 
 def _still_live(world: World, expected: Expected) -> Iterator[Broken]:
@@ -264,6 +281,9 @@ def _policy(world: World, expected: Expected) -> Iterator[Broken]:
     drains = expected is TAIL or (expected is CUT_AWAY and policy.rule is DRAIN)
     if world.ended is None and (protocol.producer is DRAINING) is not drains:
         yield Broken("G9", f"the producer is {protocol.producer.name} under {policy}")
+    ended = DrainEnd.NO_PLACE if expected is NO_PLACE else None
+    if protocol.drain_end is not ended:
+        yield Broken("G9", f"the end of the drain is {protocol.drain_end} and should be {ended}")
     left = any(signal.cause is CLIENT_DISCONNECT for signal in protocol.history)
     applied = "tail" if expected is TAIL else str(policy) if left else "none"
     if protocol.policy_applied != applied:

@@ -6,6 +6,7 @@ from streamguard_core.explore import checks, expected
 from streamguard_core.explore.checks import Broken
 from streamguard_core.explore.inputs import CUT, LIVE, Bound, Input, always
 from streamguard_core.explore.world import World
+from streamguard_core.policies import Rule
 from streamguard_core.transitions import ABSENT, AWAY, READING
 
 
@@ -23,6 +24,13 @@ def consumer(bound: Bound) -> tuple[Input, ...]:
         Input("consumer took one, released", lambda world: _took(world, 1), _release),
         Input("consumer asks for EOS", always, _take_eos),
         Input("consumer leaves", may_leave, _leave, expected.after_disconnect),
+        Input(
+            "consumer leaves, no place to drain",
+            lambda world: may_leave(world) and world.scenario.policy.rule is Rule.DRAIN,
+            _leave_without_a_place,
+            expected.after_leaving_without_a_place,
+            phase=LIVE,
+        ),
         Input("nobody reads on", _may_read_on, lambda world: world.protocol.leave(0), phase=CUT),
     )
 
@@ -88,3 +96,7 @@ def _take_eos(world: World) -> Broken | None:
 
 def _leave(world: World) -> None:
     world.protocol.disconnected("it left", 0)
+
+
+def _leave_without_a_place(world: World) -> None:
+    world.protocol.disconnected("it left", 0, may_drain=False)

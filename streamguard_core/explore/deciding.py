@@ -11,6 +11,7 @@ from streamguard_core.explore.checks import Broken
 from streamguard_core.explore.inputs import BOTH, CUT, LIVE, Bound, Input, always
 from streamguard_core.explore.world import World
 from streamguard_core.limits import Deadlines, to_ns
+from streamguard_core.policies import DrainEnd
 from streamguard_core.transitions import DRAINING, SEALED, STOPPING
 
 AUTHORITIES: Final = {
@@ -86,9 +87,7 @@ def driver() -> tuple[Input, ...]:
     return (
         Input("time passes", _may_wait, _wait, expected.after_wait, takes_time=True),
         Input("the driver gives up", _stopping, lambda world: world.protocol.give_up(0)),
-        Input(
-            "the driver ends the drain", _draining, lambda world: world.protocol.stop_draining(0)
-        ),
+        Input("the driver ends the drain", _draining, _stop_draining),
         Input("the driver seals", _may_seal, lambda world: world.protocol.seal(0), phase=CUT),
     )
 
@@ -97,11 +96,17 @@ def _may_wait(world: World) -> bool:
     return world.protocol.until_ns is not None and world.protocol.state is not SEALED
 
 
-def _wait(world: World) -> None:
+def _wait(world: World) -> Broken | None:
     """The wait that is running is over: grace, drain, close or finalisation."""
-    until_ns = world.protocol.until_ns
+    until_ns, drains = world.protocol.until_ns, _draining(world)
     assert until_ns is not None, "time passes only while something is waited for"
     world.pass_time(world.protocol.deadlines, until_ns)
+    return checks.drain_ended(world, DrainEnd.SECONDS) if drains else None
+
+
+def _stop_draining(world: World) -> Broken | None:
+    world.protocol.stop_draining(0)
+    return checks.drain_ended(world, DrainEnd.STOPPED)
 
 
 def _stopping(world: World) -> bool:

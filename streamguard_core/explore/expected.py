@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from streamguard_core.causes import Cause
 from streamguard_core.explore.world import World
-from streamguard_core.policies import Rule
-from streamguard_core.protocol import Offer
+from streamguard_core.policies import DrainEnd, Rule
+from streamguard_core.protocol import TAIL_BYTES, Offer
 from streamguard_core.transitions import (
     ABSENT,
     AWAY,
@@ -42,16 +42,21 @@ ACCEPTED: Final = Offer.ACCEPTED
 FULL: Final = Offer.FULL
 REFUSED: Final = Offer.REFUSED
 GRACE: Final = Rule.GRACE
+DRAIN: Final = Rule.DRAIN
 COMPLETED: Final = Cause.COMPLETED
 
 NOTHING: Final = Expected()
 COMPLETES: Final = Expected(COMPLETED, (COMPLETED,))
 CUT_AWAY: Final = Expected(Cause.CLIENT_DISCONNECT, (Cause.CLIENT_DISCONNECT,))
+NO_PLACE: Final = Expected(*CUT_AWAY)
+"""The same, and not read on: this one is told from `CUT_AWAY` by its identity."""
 ONLY_INTENT: Final = Expected(None, (Cause.CLIENT_DISCONNECT,))
 TAIL: Final = Expected(COMPLETED, (Cause.CLIENT_DISCONNECT, COMPLETED))
 OVERRUNS: Final = Expected(Cause.PRODUCER_OVERRUN, (Cause.PRODUCER_OVERRUN,))
 
 Expectation = Callable[[World], Expected]
+Drained = tuple[int, int, DrainEnd | None]
+"""Bytes and chunks that were read on, and the bound they have come to."""
 
 
 def nothing(_world: World) -> Expected:
@@ -114,6 +119,12 @@ def after_disconnect(world: World) -> Expected:
     return ONLY_INTENT if world.scenario.policy.rule is GRACE else CUT_AWAY
 
 
+def after_leaving_without_a_place(world: World) -> Expected:
+    """A drain that has no place is a cut; nothing else asks for one."""
+    due = after_disconnect(world)
+    return NO_PLACE if due is CUT_AWAY and world.scenario.policy.rule is DRAIN else due
+
+
 def after_wait(world: World) -> Expected:
     """The grace is over: the reader did not come back. After the cutoff nothing ends twice."""
     return CUT_AWAY if world.live else NOTHING
@@ -157,13 +168,24 @@ def offer_due(world: World, size: int) -> Offer:
     return ACCEPTED if world.room_for(size) else FULL
 
 
-def drain_due(world: World, size: int) -> tuple[int, bool] | None:
-    """What is drained after a chunk that is read on, and whether the drain goes on; None without."""
+def drain_due(world: World, size: int) -> Drained | None:
+    """What is drained after a chunk that is read on, and the bound at which that ends; None without."""
     protocol = world.protocol
     if protocol.producer is not DRAINING:
         return None
-    drained, most = protocol.drained_bytes + size, protocol.max_drain_bytes
-    return drained, most is None or drained < most
+    size, chunks = protocol.drained_bytes + size, protocol.drained_chunks + 1
+    return size, chunks, bound_reached(world, size, chunks)
+
+
+def bound_reached(world: World, size: int, chunks: int) -> DrainEnd | None:
+    """The bound that a drain of so much has come to; a tail has bounds of its own."""
+    policy = world.scenario.policy
+    tail = world.cut_cause is COMPLETED
+    most_bytes = TAIL_BYTES if tail else policy.max_bytes
+    most_tokens = None if tail else policy.max_tokens
+    if most_bytes is not None and size >= most_bytes:
+        return DrainEnd.BYTES
+    return DrainEnd.TOKENS if most_tokens is not None and chunks >= most_tokens else None
 
 
 def commit_due(world: World) -> int:

@@ -17,7 +17,7 @@ from streamguard_core.policies import DisconnectPolicy, Rule, cancel, drain, gra
 POLICIES: Final[dict[Rule, DisconnectPolicy]] = {
     Rule.CANCEL: cancel(),
     Rule.GRACE: grace(5.0, max_tokens=1),
-    Rule.DRAIN: drain(5.0, max_bytes=1),
+    Rule.DRAIN: drain(5.0, max_bytes=1, max_tokens=2),
 }
 """The policy that is explored for each rule: with every bound that it can have, as low as it goes."""
 

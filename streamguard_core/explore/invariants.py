@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from streamguard_core.explore.checks import Broken, may_read_on
-from streamguard_core.explore.expected import COMPLETED, GRACE
+from streamguard_core.explore.expected import COMPLETED, GRACE, bound_reached
 from streamguard_core.explore.world import World
+from streamguard_core.policies import DrainEnd
 from streamguard_core.transitions import (
     AWAY,
     CUTOFF,
@@ -125,6 +126,19 @@ def _producer(world: World) -> Iterator[Broken]:
             yield Broken("G10", f"the producer counts as {producer.name} and still runs")
     elif not out_of_the_way:
         yield Broken("G10", f"the producer has ended and counts as {producer.name}")
-    most = protocol.max_drain_bytes
-    if producer is DRAINING and most is not None and protocol.drained_bytes >= most:
-        yield Broken("G9", f"{protocol.drained_bytes} bytes were drained")
+    yield from _drain(world)
+
+
+def _drain(world: World) -> Iterator[Broken]:
+    """A drain goes on within its bounds, and says how it ended when it has."""
+    protocol, end = world.protocol, world.protocol.drain_end
+    size, chunks = protocol.drained_bytes, protocol.drained_chunks
+    if protocol.producer is DRAINING:
+        if end is not None:
+            yield Broken("G9", f"a drain goes on and its end is said to be {end}")
+        elif bound_reached(world, size, chunks) is not None:
+            yield Broken("G9", f"{size} bytes and {chunks} chunks were drained")
+    elif end is DrainEnd.FINISHED and world.ended is not COMPLETED:
+        yield Broken("G9", "a drain is said to have finished, and the producer had not")
+    elif end is DrainEnd.FAILED and world.ended in (None, COMPLETED):
+        yield Broken("G9", "a drain is said to have failed, and the producer did not")

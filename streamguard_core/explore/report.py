@@ -61,10 +61,10 @@ def _lines(exploration: Exploration) -> Iterator[str]:
     )
     yield f"checked: {', '.join(GUARANTEES)}"
     yield ""
-    yield f"{'policy':28}{'states':>12}{'transitions':>14}{'deepest path':>14}{'violations':>12}"
+    yield f"{'policy':36}{'states':>12}{'transitions':>14}{'deepest path':>14}{'violations':>12}"
     for each in exploration.scenarios:
         yield (
-            f"{each.scenario:28}{each.states:>12,}{each.transitions:>14,}"
+            f"{each.scenario:36}{each.states:>12,}{each.transitions:>14,}"
             f"{len(each.deepest):>14}{len(each.violations):>12}"
             f"{'' if each.complete else '  cut short'}"
         )

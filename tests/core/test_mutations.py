@@ -23,11 +23,13 @@ from streamguard_core import (
     Action,
     Cause,
     Deadlines,
+    DrainEnd,
     Limits,
     Offer,
     Party,
     Rule,
     StreamProtocol,
+    Usage,
     cancel,
     drain,
     grace,
@@ -258,6 +260,23 @@ def without_bounds(protocol: type[StreamProtocol]) -> None:
     assert Action.CLOSE_PRODUCER not in stream.pending
 
 
+def tokens_read_on(protocol: type[StreamProtocol]) -> None:
+    """A drain counts chunks as tokens, or what the provider's own count has grown by where that is more."""
+
+    def drained(at_cut: int | None, later: int, chunks: int) -> DrainEnd | None:
+        stream = protocol(None, None, drain(1, max_tokens=3))
+        counted = Usage.reported_by_provider
+        stream.provider_finished(None, counted(output=at_cut, final=False))
+        stream.disconnected("", 0)
+        stream.provider_finished(None, counted(output=later, final=False))
+        for _ in range(chunks):
+            stream.offer(1)
+        return stream.drain_end
+
+    assert (drained(10, 12, 2), drained(10, 12, 3)) == (None, DrainEnd.TOKENS)
+    assert (drained(10, 13, 1), drained(None, 13, 1)) == (DrainEnd.TOKENS, None)
+
+
 def whole(protocol: type[StreamProtocol]) -> None:
     """A stream of which something is still in hand is not complete, whatever the provider said (G13)."""
     stream = protocol()
@@ -277,6 +296,7 @@ PROPERTIES: dict[str, Property] = {
         named_party,
         fast,
         without_bounds,
+        tokens_read_on,
         whole,
     )
 }
