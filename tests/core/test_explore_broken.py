@@ -18,7 +18,9 @@ class Raising(StreamProtocol):
 
     __slots__ = ()
 
-    def disconnected(self, detail: str, at_ns: int, unaccepted: int = 0) -> None:
+    def disconnected(
+        self, detail: str, at_ns: int, unaccepted: int = 0, *, may_drain: bool = True
+    ) -> None:
         raise KeyError(detail)
 
 

@@ -56,7 +56,7 @@ def test_the_command_prints_what_it_found(capsys: pytest.CaptureFixture[str]) ->
     assert main(["--tokens", "1", "--limits", "1,3", "--policy", "drain"]) == 0
     text = capsys.readouterr().out
     assert "max_inflight_commits=3" in text
-    assert "drain(5s,max_bytes=1)" in text
+    assert "drain(5s,max_tokens=2,max_bytes=1)" in text
     assert "cancel" not in text
     assert "cut short" not in text
     for word in ("states", "transitions", "deepest path", "0 violations"):
