@@ -10,11 +10,15 @@ from streamguard_providers.ollama_dialect import Ollama
 from streamguard_providers.ollama_producer import OllamaProducer
 from streamguard_providers.openai_chat import OpenAIChat
 from streamguard_providers.openai_producer import OpenAIProducer
+from streamguard_providers.pools import ProviderPool, shared_pool
+from streamguard_providers.producers import CallOptions
+from streamguard_providers.retries import Retries
 from streamguard_providers.sse import SSEDecoder, SSEEvent
 from streamguard_providers.stream_decoder import StreamDecoder
 from streamguard_providers.transports import GuardedAsyncTransport, GuardedTransport
 
 __all__ = [
+    "CallOptions",
     "Continuation",
     "CutOffReadError",
     "Dialect",
@@ -28,9 +32,12 @@ __all__ = [
     "OpenAIChat",
     "OpenAIProducer",
     "ProviderError",
+    "ProviderPool",
+    "Retries",
     "SSEDecoder",
     "SSEEvent",
     "StreamDecoder",
     "ToolFragment",
+    "shared_pool",
     "supported",
 ]

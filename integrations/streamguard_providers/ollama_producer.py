@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import httpx
+from typing import Any, Final, Unpack
 
 from streamguard_providers.continuation import with_prefix
 from streamguard_providers.keys import checked_url, key_header
-from streamguard_providers.producers import HTTPProducer, check_input
+from streamguard_providers.producers import CallOptions, HTTPProducer, check_input
 from streamguard_providers.stream_decoder import StreamDecoder
 
 BASE_URL: Final = "http://localhost:11434"
@@ -26,14 +24,12 @@ class OllamaProducer(HTTPProducer):
         prompt: the prompt.
         messages: the conversation, in place of `prompt`.
         base_url: where the server is.
-        client: a shared `httpx.AsyncClient` (or httpx2's); stays open. By default each call has its
-            own.
         options: the model's options (`temperature`, `num_ctx`, ...).
         max_tokens: most tokens to generate (`num_predict`).
         extra_body: further fields of the request (`tools`, `think`, `keep_alive`, ...).
-        headers: further headers.
         api_key: for servers that want one.
         provider: who is called, for errors and receipts.
+        call: how calls are made: `client`, `pool`, `retries`, `headers`; see `CallOptions`.
 
     It can go on after a text (`resumed`), which is then the last, open message of a chat, or with
     `extra_body={"raw": True}` the end of the prompt.
@@ -53,13 +49,12 @@ class OllamaProducer(HTTPProducer):
         *,
         messages: Sequence[Mapping[str, Any]] | None = None,
         base_url: str = BASE_URL,
-        client: httpx.AsyncClient | None = None,
         options: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
         extra_body: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
         api_key: str | None = None,
         provider: str = "ollama",
+        **call: Unpack[CallOptions],
     ) -> None:
         check_input(prompt, messages)
         settings = dict(options or {})
@@ -78,10 +73,9 @@ class OllamaProducer(HTTPProducer):
             body=body,
             model=model,
             decoder=StreamDecoder.ollama,
-            client=client,
-            headers=headers,
             key=key_header(api_key),
             limit=("options", "num_predict"),
+            **call,
         )
         # A chat has no place for these.
         self.continues = messages is not None or not _GENERATE_ONLY & body.keys()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Unpack
 from urllib.parse import urlsplit
-
-import httpx
 
 from streamguard_core import UsageError
 from streamguard_providers.continuation import Continuation, continuation, go_on
 from streamguard_providers.keys import checked_url, key_header
-from streamguard_providers.producers import HTTPProducer, check_input
+from streamguard_providers.producers import CallOptions, HTTPProducer, check_input
 from streamguard_providers.stream_decoder import StreamDecoder
 
 BASE_URL: Final = "https://api.openai.com/v1"
@@ -28,16 +26,14 @@ class OpenAIProducer(HTTPProducer):
         base_url: where the API is, with its version (`http://localhost:8000/v1`).
         api_key: the key; by default that of the environment variable OPENAI_API_KEY, if there is
             one.
-        client: a shared `httpx.AsyncClient` (or httpx2's); stays open. By default each call has its
-            own.
         max_tokens: most tokens to generate.
         options: further fields of the request (`temperature`, `tools`, ...).
-        headers: further headers.
         provider: who is called, for errors and receipts.
         continues: how the server is asked to go on after a text (`"assistant"`,
             `"continue_final_message"`, `"prefix"`, `"partial"`: see `Continuation`), or False if it
             cannot. By default as Mistral and DeepSeek's beta API want it there; elsewhere False:
             OpenAI cannot, and of other servers it is not known.
+        call: how calls are made: `client`, `pool`, `retries`, `headers`; see `CallOptions`.
 
     Raises:
         UsageError: when there is not exactly one of prompt and messages, or OpenAI is called
@@ -56,12 +52,11 @@ class OpenAIProducer(HTTPProducer):
         prompt: str | None = None,
         base_url: str = BASE_URL,
         api_key: str | None = None,
-        client: httpx.AsyncClient | None = None,
         max_tokens: int | None = None,
         options: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
         provider: str = "openai",
         continues: Continuation | str | bool | None = None,
+        **call: Unpack[CallOptions],
     ) -> None:
         check_input(prompt, messages)
         key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
@@ -87,10 +82,9 @@ class OpenAIProducer(HTTPProducer):
             body=body,
             model=model,
             decoder=StreamDecoder.openai_chat,
-            client=client,
-            headers=headers,
             key=key_header(key),
             limit=(limit,),
+            **call,
         )
         self._way = continuation(_way_at(base_url) if continues is None else continues)
         self.continues = self._way is not None

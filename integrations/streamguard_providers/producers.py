@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
-from functools import cache
-from typing import Any, Final, Self
+from functools import partial
+from typing import Any, Final, Self, TypedDict, Unpack
+from uuid import uuid4
 
 import httpx
 import msgspec
@@ -21,22 +21,41 @@ from streamguard_core import (
     Report,
     UsageError,
 )
-from streamguard_providers._httpx import family_of
-from streamguard_providers.async_calls import AsyncCall
+from streamguard_providers.answering import Answering, Question
 from streamguard_providers.calls import REPORTED
 from streamguard_providers.continuation import with_prefix, with_value
 from streamguard_providers.keys import Secret, checked_headers, checked_url
-from streamguard_providers.reading import Cancellable, Reading
+from streamguard_providers.pools import ProviderPool, shared_pool
+from streamguard_providers.reading import Cancellable
+from streamguard_providers.retries import Retries, retries_of
 from streamguard_providers.stream_decoder import StreamDecoder
 
 CONNECT_TIMEOUT: Final = 30.0
+_NONE: Final[Mapping[str, str]] = {}
+
+
+class CallOptions(TypedDict, total=False):
+    """How a producer makes its calls; keywords of every one."""
+
+    client: httpx.AsyncClient | None
+    """A client of the caller's (or httpx2's), in place of the pool's; stays open. Its timeouts are
+    not used: deadlines are the session's."""
+    pool: ProviderPool
+    """Where connections are kept; `shared_pool()` by default."""
+    retries: Retries | int
+    """How often a call is made again while nothing of its answer was produced; 2 by default."""
+    headers: Mapping[str, str] | None
+    """Further headers."""
+    idempotency_header: str | None
+    """The header in which the provider, or a gateway before it, takes a key that is the same for all
+    tries of one stream; none by default: of the providers' own APIs none documents one."""
 
 
 class HTTPProducer:
     """One call to a provider over HTTP, by either contract of the core; base of the producers.
 
-    Every `stream` or `run` is a new request. Without a client of the caller's, each has one of its
-    own, closed at its end.
+    Every `stream` or `run` is a new request, and one that failed before anything of its answer was
+    produced is made again (`Retries`).
 
     Args:
         provider: who is called, for errors and attempts.
@@ -44,11 +63,9 @@ class HTTPProducer:
         body: the request, as plain data.
         model: which model is asked for.
         decoder: makes the decoder for one response.
-        client: a shared `httpx.AsyncClient` (or httpx2's); stays open. Its timeouts are not used:
-            deadlines are the session's.
-        headers: further headers.
         key: what `key_header` made of the key.
         limit: where in the body the most tokens to generate are told.
+        call: how the call is made; see `CallOptions`.
     """
 
     continues: bool = False
@@ -62,24 +79,23 @@ class HTTPProducer:
         body: Mapping[str, Any],
         model: str,
         decoder: Callable[[str], StreamDecoder],
-        client: httpx.AsyncClient | None = None,
-        headers: Mapping[str, str] | None = None,
         key: Mapping[str, Secret] | None = None,
         limit: Sequence[str] = ("max_tokens",),
+        **call: Unpack[CallOptions],
     ) -> None:
-        if client is not None and not hasattr(client, "build_request"):
-            raise UsageError(
-                f"client of type {type(client).__name__} was given; pass an httpx.AsyncClient,"
-                " or None"
-            )
         self.provider = provider
         self.model = model
         self._url = checked_url(url)
         self._body = body
-        self._limit = limit
         self._decoder = decoder
-        self._client = client
-        self._headers = checked_headers(headers) | dict(key or {})
+        self._limit = limit
+        if unknown := call.keys() - CallOptions.__annotations__.keys():
+            raise UsageError(f"a producer takes no keyword {', '.join(sorted(unknown))}")
+        self._client = _checked_client(call.get("client"))
+        self._pool = call.get("pool") or shared_pool()
+        self._retries = retries_of(call.get("retries", 2))
+        self._headers = checked_headers(call.get("headers")) | dict(key or {})
+        self._idempotency = call.get("idempotency_header")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self.model!r}>"
@@ -113,40 +129,33 @@ class HTTPProducer:
         """Change the request so that its answer goes on after `prefix`; called on a new copy."""
         self._body = {**self._body, "messages": with_prefix(self._body["messages"], prefix)}
 
-    async def stream(self, *, report: Report) -> AsyncIterator[list[AnyChunk]]:
+    async def stream(self, *, report: Report) -> AsyncGenerator[list[AnyChunk], None]:
         """Make the call and iterate over its chunks, those together that were received together.
 
         Raises:
             ProviderError: when the provider cannot be reached, refuses, or reports an error in
-                mid-stream.
+                mid-stream, and no retry is left or allowed.
             TruncatedStream: when the response ends without its terminal marker.
         """
-        client: Any = self._client or _own_client(self._url)
-        request = self._request(client)
-        call = AsyncCall(family_of(request).cut_off, provider=self.provider, model=self.model)
-        call.report_to(report)
-        reading = Reading(
-            call, self._decoder(self.provider), report, shared=self._client is not None
-        )
+        answering = Answering(self._question(), report)
         left = True
         try:
-            await reading.open(client, request)
-            while (batch := await reading.next()) is not None:
+            while (batch := await answering.next()) is not None:
                 if batch:
                     yield batch
                 # Only now, when what came before it has been taken: a finish is no reason to lose
                 # chunks.
-                reading.tell()
+                answering.tell()
             left = False
         except CutOffError:
             # After the cutoff there is nobody to whom an error would say anything.
-            if not call.was_cut:
+            if not answering.was_cut:
                 raise
         except ProducerError:
             left = False
             raise
         finally:
-            await reading.close(left=left, client=None if self._client else client)
+            await answering.close(left=left)
 
     async def run(self, *, out: Out, cancel_event: CancelEvent) -> None:
         """Make the call and emit its chunks through `out`.
@@ -168,14 +177,28 @@ class HTTPProducer:
                     await out(chunk)
         finally:
             watcher.cancel()
-            await batches.aclose()  # type: ignore[attr-defined]  # it is an async generator
+            await batches.aclose()
             await asyncio.wait([watcher])
 
-    def _request(self, client: Any) -> Any:
+    def _question(self) -> Question:
+        once = {} if self._idempotency is None else {self._idempotency: str(uuid4())}
+        return Question(
+            provider=self.provider,
+            model=self.model,
+            url=self._url,
+            request=partial(self._request, more=once),
+            decoder=lambda: self._decoder(self.provider),
+            client=self._client,
+            pool=self._pool,
+            retries=self._retries,
+        )
+
+    def _request(self, client: Any, more: Mapping[str, str] = _NONE) -> Any:
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream, application/x-ndjson",
         }
+        headers |= more
         headers |= {name: secret.reveal() for name, secret in self._headers.items()}
         return client.build_request(
             "POST",
@@ -202,14 +225,9 @@ def check_input(prompt: str | None, messages: object) -> None:
         )
 
 
-def _own_client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(verify=_tls(secure=url.startswith("https:")))
-
-
-@cache
-def _tls(*, secure: bool) -> ssl.SSLContext:
-    """One TLS context for all: reading the certificates costs more than a whole stream.
-
-    Plain HTTP needs none, and gets one that trusts nobody.
-    """
-    return httpx.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def _checked_client(client: Any) -> Any:
+    if client is not None and not hasattr(client, "build_request"):
+        raise UsageError(
+            f"client of type {type(client).__name__} was given; pass an httpx.AsyncClient, or None"
+        )
+    return client

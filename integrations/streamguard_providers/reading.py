@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from streamguard_core import AnyChunk, CutOffError, Out, ProducerError, Report
 from streamguard_providers._httpx import connection_behind, family_of, more_is_here, transport_for
-from streamguard_providers.async_calls import AsyncCall, undisturbed
+from streamguard_providers.async_calls import undisturbed
+from streamguard_providers.attempts import ProducerCall
 from streamguard_providers.dialects import lenient
 from streamguard_providers.errors import ProviderError, provider_error
+from streamguard_providers.retries import retry_after
 from streamguard_providers.stream_decoder import StreamDecoder
 
 _MAX_ERROR_BODY: Final = 64 * 1024
 _ERROR_BODY_SECONDS: Final = 1.0
-#: How long the end of the HTTP body is waited for after the stream's own, so that a shared
-#: connection can be reused.
+#: How long the end of the HTTP body is waited for after the stream's own, so that its connection
+#: can be reused.
 _END_SECONDS: Final = 0.05
 _OK: Final = 200
 #: How many pieces may still lie in the buffers of a connection that was closed.
@@ -58,20 +60,22 @@ class Reading:
         call: the call it answers.
         decoder: a new one.
         report: who is told.
-        shared: whether the client is somebody else's, and its connections are worth keeping.
+        client: sends the request; stays open, for its connections are worth keeping.
+        request: what is sent.
     """
 
     def __init__(
-        self, call: AsyncCall, decoder: StreamDecoder, report: Report, *, shared: bool = False
+        self, call: ProducerCall, decoder: StreamDecoder, report: Report, client: Any, request: Any
     ) -> None:
         self._call = call
         self._decoder = decoder
         self._report = report
-        self._shared = shared
+        self._client = client
+        self._request = request
         self._response: Any = None
         self._parts: Any = None
         self._connection: Any = None
-        self._errors: type[Exception] = Exception
+        self._errors: type[Exception] = family_of(request).module.HTTPError
         self._failure: ProducerError | None = None
         """What went wrong after the chunks of the latest batch."""
         self._ended = False
@@ -79,24 +83,43 @@ class Reading:
         self._told: tuple[str | None, object] = (None, None)
         self._named = False
 
-    async def open(self, client: Any, request: Any) -> None:
+    @property
+    def was_cut(self) -> bool:
+        """Whether the call was cut off."""
+        return self._call.was_cut
+
+    def failed(self, error: ProducerError) -> None:
+        """This is how the call failed."""
+        self._call.failed(error)
+
+    async def rest(self, wait: Coroutine[Any, Any, None]) -> None:
+        """Wait before the request is sent.
+
+        Raises:
+            CutOffError: when the cutoff came meanwhile.
+        """
+        if self._call.was_cut:
+            wait.close()
+            raise self._call.cut_off()
+        await self._call.attend(wait)
+
+    async def _open(self) -> None:
         """Send the request and look at the status.
 
         Raises:
             ProviderError: when there is no response, or an error status.
             CutOffError: when the call was cut off.
         """
-        call = self._call
+        call, request = self._call, self._request
         if call.was_cut:
             raise call.cut_off()
-        self._errors = family_of(request).module.HTTPError
         request.extensions = {
             **request.extensions,
             "trace": call.tracer(request.extensions.get("trace")),
         }
-        call.begin(transport_for(client, request))
+        call.begin(transport_for(self._client, request))
         try:
-            self._response = response = await call.attend(client.send(request, stream=True))
+            self._response = response = await call.attend(self._client.send(request, stream=True))
         except CutOffError:
             raise
         except self._errors as error:
@@ -118,8 +141,11 @@ class Reading:
     async def next(self) -> list[AnyChunk] | None:
         """What the next read brings, which may be nothing; None at the end.
 
+        The first one sends the request.
+
         Raises:
-            ProviderError: when the provider reported an error, after what came before it.
+            ProviderError: when the provider cannot be reached, refuses, or reported an error, after
+                what came before it.
             TruncatedStream: when the end was no end.
             CutOffError: when the call was cut off.
         """
@@ -128,6 +154,8 @@ class Reading:
         if self._ended or self._decoder.done:
             await self._finish()
             return None
+        if self._parts is None:
+            await self._open()
         chunks: list[AnyChunk] = []
         try:
             await self._take(chunks)
@@ -138,6 +166,7 @@ class Reading:
             if not chunks:
                 raise
             self._failure = error
+        self._call.chunks += len(chunks)
         return chunks
 
     def tell(self) -> None:
@@ -152,24 +181,21 @@ class Reading:
             self._call.model = decoder.model
             self._report.identify(model=decoder.model)
 
-    async def close(self, *, left: bool, client: Any = None) -> None:
+    async def close(self, *, left: bool) -> None:
         """Let go of the response, at once if it is not at its end.
 
         Args:
             left: whether we leave before the provider had ended.
-            client: closed at last, if it is ours.
         """
         self._call.reads(None)
         if left:
             self._call.give_up()
         self._call.finish()
-        await undisturbed(self._let_go(client))
+        await undisturbed(self._let_go())
 
-    async def _let_go(self, client: Any) -> None:
+    async def _let_go(self) -> None:
         """Close what is open; each of them, whatever the others say."""
         async with contextlib.AsyncExitStack() as last:
-            if client is not None:
-                last.push_async_callback(client.aclose)
             last.push_async_callback(self._call.hang_up)
             last.push_async_callback(self._call.tidied)
             if self._response is not None:
@@ -218,7 +244,7 @@ class Reading:
         """The stream is at its end: say how; leave the connection fit for use if that is quick."""
         self.tell()
         self._decoder.check()
-        if self._ended or not (self._shared or more_is_here(self._connection)):
+        if self._ended:
             return
         try:
             async with asyncio.timeout(_END_SECONDS):
@@ -239,20 +265,12 @@ class Reading:
                     body += await call.attend(parts.__anext__())
         except (StopAsyncIteration, TimeoutError, self._errors):
             pass  # the status says enough
+        said = lenient(body)
         return provider_error(
             self._decoder.dialect.provider,
-            lenient(body),
+            said,
             what="refused the call",
             status=response.status_code,
             request_id=call.request_id,
-            retry_after=_seconds(response.headers.get("retry-after")),
+            retry_after=retry_after(response.headers, said),
         )
-
-
-def _seconds(value: str | None) -> float | None:
-    """A `retry-after` in seconds; dates are not used by these providers."""
-    try:
-        seconds = float(value or "")
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None

@@ -324,20 +324,25 @@ Make = Callable[..., Any]
 """Makes a producer that calls the server at a URL."""
 
 
+# Unless they say otherwise, the tests look at one call: its producer does not try again.
+ONCE: dict[str, Any] = {"retries": 0}
+
+
 def openai_producer(url: str, **options: Any) -> OpenAIProducer:
     """A producer of a chat completion, at a server's root."""
+    options = ONCE | options
     return OpenAIProducer("m", prompt="Tell me about the river.", base_url=f"{url}/v1", **options)
 
 
 def chat_producer(url: str, **options: Any) -> OllamaProducer:
     """A producer of a chat of Ollama's."""
     messages = [{"role": "user", "content": "Tell me about the river."}]
-    return OllamaProducer("m", messages=messages, base_url=url, **options)
+    return OllamaProducer("m", messages=messages, base_url=url, **ONCE | options)
 
 
 def generate_producer(url: str, **options: Any) -> OllamaProducer:
     """A producer of a completion of Ollama's."""
-    return OllamaProducer("m", "Tell me about the river.", base_url=url, **options)
+    return OllamaProducer("m", "Tell me about the river.", base_url=url, **ONCE | options)
 
 
 async def produce(producer: Any, report: Recorder, contract: str = "pull") -> list[AnyChunk]:

@@ -1,0 +1,136 @@
+"""One answer of a provider, by as many tries as it takes before anything of it was produced."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from streamguard_core import AnyChunk, AttemptRole, ProducerError, Report
+from streamguard_providers._httpx import family_of
+from streamguard_providers.attempts import ProducerCall
+from streamguard_providers.pools import Lease, ProviderPool
+from streamguard_providers.reading import Reading
+from streamguard_providers.retries import Retries, Tries
+from streamguard_providers.stream_decoder import StreamDecoder
+
+_log: Final = logging.getLogger("streamguard.providers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Question:
+    """What is asked, of whom, and over which connections.
+
+    Args:
+        provider: who is called.
+        model: which model is asked for.
+        url: where the request goes.
+        request: makes a request of a client's.
+        decoder: makes the decoder for one response.
+        client: the caller's; None where the pool's is used.
+        pool: where connections are kept.
+        retries: when a call is made again.
+    """
+
+    provider: str
+    model: str
+    url: str
+    request: Callable[[Any], Any]
+    decoder: Callable[[], StreamDecoder]
+    client: Any
+    pool: ProviderPool
+    retries: Retries
+
+
+class Answering:
+    """One answer while it is produced.
+
+    Args:
+        question: what is asked.
+        report: who is told.
+    """
+
+    def __init__(self, question: Question, report: Report) -> None:
+        self._question = question
+        self._report = report
+        self._tries = Tries(question.retries)
+        self._lease: Lease | None = None
+        self._reading: Reading | None = None
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the cutoff has ended it."""
+        return self._reading is not None and self._reading.was_cut
+
+    async def next(self) -> list[AnyChunk] | None:
+        """What the next read brings, which may be nothing; None at the end.
+
+        Raises:
+            ProviderError: when the provider failed, and no retry is left or allowed.
+            TruncatedStream: when the end was no end.
+            CutOffError: when the call was cut off.
+        """
+        while True:
+            try:
+                if self._reading is None:
+                    self._reading = await self._begin()
+                batch = await self._reading.next()
+            except ProducerError as error:
+                await self._again(error)
+            else:
+                if batch:
+                    self._tries.produced = True
+                return batch
+
+    def tell(self) -> None:
+        """Report what is news, now that the latest batch was taken."""
+        assert self._reading is not None
+        self._reading.tell()
+
+    async def close(self, *, left: bool) -> None:
+        """Let go of everything.
+
+        Args:
+            left: whether we leave before the provider had ended.
+        """
+        try:
+            if self._reading is not None:
+                await self._reading.close(left=left)
+        finally:
+            if self._lease is not None:
+                self._lease.release()
+
+    async def _begin(self) -> Reading:
+        question = self._question
+        if question.client is None:
+            self._lease = await question.pool.lease(question.url)
+        return self._new(AttemptRole.FIRST)
+
+    async def _again(self, error: ProducerError) -> None:
+        """Begin the next try, after a wait; raise the error if there is none."""
+        assert self._reading is not None
+        self._reading.failed(error)
+        wait = self._tries.after(error)
+        if wait is None:
+            raise error
+        await self._reading.close(left=False)
+        _log.info("%s; calling again in %.1f s", error, wait)
+        self._reading = self._new(AttemptRole.RETRY)
+        await self._reading.rest(self._tries.rest(wait))
+
+    def _new(self, role: AttemptRole) -> Reading:
+        question = self._question
+        client = question.client if self._lease is None else self._lease.client
+        request = question.request(client)
+        decoder = question.decoder()
+        call = ProducerCall(
+            family_of(request).cut_off,
+            decoder=decoder,
+            role=role,
+            provider=question.provider,
+            model=question.model,
+        )
+        # From here on the cutoff ends whatever this try waits for.
+        call.report_to(self._report)
+        return Reading(call, decoder, self._report, client, request)

@@ -1,0 +1,91 @@
+"""A call of a producer's, which knows what its response said and puts it on the attempt."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from streamguard_core import (
+    Attempt,
+    AttemptOutcome,
+    AttemptRole,
+    CutOffError,
+    TruncatedStream,
+)
+from streamguard_providers.async_calls import AsyncCall
+from streamguard_providers.errors import ProviderError
+from streamguard_providers.stream_decoder import StreamDecoder
+
+_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+class ProducerCall(AsyncCall):
+    """A call whose response is decoded.
+
+    Args:
+        decoder: decodes the response.
+        role: why the call is made.
+        rest: as for `AsyncCall`.
+    """
+
+    def __init__(
+        self,
+        cut_off: type[CutOffError],
+        *,
+        decoder: StreamDecoder,
+        role: AttemptRole = AttemptRole.FIRST,
+        **rest: Any,
+    ) -> None:
+        super().__init__(cut_off, **rest)
+        self.decoder = decoder
+        self.chunks = 0
+        """Chunks decoded so far."""
+        self._role = role
+        self._failure: Exception | None = None
+
+    def begin(self, transport: object) -> None:
+        """The request goes out now; until now there may have been a wait before a retry."""
+        self._started_ns = self._clock()
+        super().begin(transport)
+
+    def failed(self, error: Exception) -> None:
+        """The call failed with `error`."""
+        self._failure = error
+
+    def attempt(self) -> Attempt:
+        """What is known of this call, for the receipt."""
+        decoder = self.decoder
+        failure = self._failure or decoder.error
+        return msgspec.structs.replace(
+            super().attempt(),
+            role=self._role,
+            outcome=self._outcome(failure),
+            chunks=self.chunks,
+            finish=decoder.finish,
+            error=None if failure is None else error_word(failure),
+            usage=decoder.usage,
+        )
+
+    def _outcome(self, failure: Exception | None) -> AttemptOutcome | None:
+        if failure is not None:
+            truncated = isinstance(failure, TruncatedStream)
+            return AttemptOutcome.TRUNCATED if truncated else AttemptOutcome.FAILED
+        if self.decoder.done:
+            return AttemptOutcome.COMPLETED
+        return AttemptOutcome.CUT if self.was_cut else AttemptOutcome.COMPLETED
+
+
+def error_word(error: BaseException) -> str | None:
+    """One word for a failure, that quotes nobody: the provider's type or code, or an error's name."""
+    if isinstance(error, ProviderError):
+        word = error.type or error.code
+        if word is not None and _WORD.fullmatch(word):
+            return word
+    cause = error.__cause__
+    if cause is not None:
+        return type(cause).__name__
+    if isinstance(error, ProviderError):
+        return None if error.status is None else f"status_{error.status}"
+    return type(error).__name__
