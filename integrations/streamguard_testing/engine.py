@@ -219,7 +219,7 @@ class LoopbackEngine:
     def answer(self, request: Request, response: Response, opened_at: float) -> Generation | None:
         """Answer a request: at once, or by handing back a generation to be run."""
         path = request.url.path
-        dialect = dialect_of(path)
+        dialect = dialect_of(request.url)
         if dialect is not None and request.method == "POST":
             return self._generation(request, response, dialect, opened_at)
         status, body = self._answer_at_once(request, path)
@@ -230,7 +230,7 @@ class LoopbackEngine:
         if path.startswith(control.PREFIX):
             status, said = control.respond(self, request)
             return status, encode(said)
-        if dialect_of(path) is not None:
+        if dialect_of(request.url) is not None:
             return 405, encode({"error": f"{path} is asked with POST"})
         if path == "/api/tags":
             return 200, ollama_dialect.tags(self.settings.models)
