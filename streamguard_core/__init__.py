@@ -2,7 +2,14 @@
 
 __version__ = "0.1.0"
 
-from streamguard_core.accounting import NO_USAGE, UNKNOWN, Count, CountSource, Usage
+from streamguard_core.accounting import (
+    NO_USAGE,
+    UNKNOWN,
+    Count,
+    CountSource,
+    Usage,
+    total_usage,
+)
 from streamguard_core.causes import Category, Cause, Party, Signal
 from streamguard_core.chunks import AnyChunk, Chunk, ChunkKind, size_of, text_of
 from streamguard_core.clock import Clock, LoopClock, SystemClock
@@ -41,6 +48,7 @@ from streamguard_core.receipt import (
     OpenRecord,
     Receipt,
 )
+from streamguard_core.recorded import RecordedStream
 from streamguard_core.scope import Governed, Scope, current_scope, use_scope
 from streamguard_core.session import StreamSession
 from streamguard_core.statistics import Statistics
@@ -99,6 +107,7 @@ __all__ = [
     "ProducerState",
     "PullProducer",
     "Receipt",
+    "RecordedStream",
     "Report",
     "Rule",
     "Scope",
@@ -125,5 +134,6 @@ __all__ = [
     "grace",
     "size_of",
     "text_of",
+    "total_usage",
     "use_scope",
 ]

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from types import AsyncGeneratorType
 from typing import Any, Final
 
-from streamguard_core._seal import Description, build_receipt, was_told
+from streamguard_core._seal import Description, build_receipt, heed_attempts, was_told
 from streamguard_core._terms import SessionTerms
 from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause
@@ -265,6 +265,7 @@ class SessionBase(SessionTerms):
 
     def _build_receipt(self) -> Receipt:
         """Seal the protocol, build the receipt, begin to make it durable. Exactly once (G11)."""
+        heed_attempts(self._protocol, self._about)
         self._protocol.seal(self._clock.monotonic_ns())
         self._closers = None
         if was_told(self._protocol):

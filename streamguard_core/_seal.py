@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from streamguard_core._lifecycle import COMPLETED
-from streamguard_core.accounting import UNKNOWN, Count, CountSource
+from streamguard_core.accounting import NO_USAGE, UNKNOWN, Count, CountSource, Usage, total_usage
 from streamguard_core.policies import DrainEnd
 from streamguard_core.protocol import StreamProtocol
-from streamguard_core.receipt import Attempt, CloseState, Instants, Receipt
+from streamguard_core.receipt import Attempt, AttemptOutcome, CloseState, Instants, Receipt
 from streamguard_core.termination import OnClose, Termination
 from streamguard_core.transitions import ENDED, GONE, UNCONFIRMED, ProducerState
 
@@ -29,6 +29,33 @@ class Description(msgspec.Struct, kw_only=True, gc=False):
     attempts: tuple[Attempt, ...] = ()
     termination: Termination | None = None
     """The row that was used: to decide on a disconnect, or to say what a cut has prevented."""
+
+
+def heed_attempts(protocol: StreamProtocol, about: Description) -> None:
+    """What the producer did not say itself, the calls to the provider have: its usage, its finish, its names.
+
+    Only now: a call may be over long before what it brought has been committed.
+    """
+    if not about.attempts:
+        return
+    last = about.attempts[-1]
+    about.model = about.model or last.model
+    about.provider = about.provider or last.provider
+    about.request_id = about.request_id or last.request_id
+    protocol.provider_finished(
+        last.finish if protocol.finish is None else None,
+        _usage_of(about.attempts) if protocol.usage is NO_USAGE else None,
+    )
+
+
+def _usage_of(attempts: Sequence[Attempt]) -> Usage | None:
+    """Money is spent per attempt. One that was refused and reported nothing has cost nothing."""
+    spent = [
+        attempt.usage
+        for attempt in attempts
+        if attempt.usage is not None or attempt.outcome is not AttemptOutcome.FAILED
+    ]
+    return total_usage(spent) if any(usage is not None for usage in spent) else None
 
 
 def build_receipt(protocol: StreamProtocol, about: Description, sealed_us: int) -> Receipt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -103,6 +103,39 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 NO_USAGE = Usage()
 """Nothing was reported."""
+
+
+def total_usage(parts: Sequence[Usage | None]) -> Usage:
+    """The usage of several calls together; None stands for a call of which nothing is known.
+
+    A class that one of them leaves open has no value, only what the others prove as its lower bound.
+    The object of the provider is kept where there is only one.
+    """
+    if len(parts) == 1:
+        return parts[0] or NO_USAGE
+    known = [part or NO_USAGE for part in parts]
+    return Usage(
+        input=_total([part.input for part in known]),
+        cached_input=_total([part.cached_input for part in known]),
+        cache_write=_total([part.cache_write for part in known]),
+        output=_total([part.output for part in known]),
+        reasoning=_total([part.reasoning for part in known]),
+        audio=_total([part.audio for part in known]),
+        image=_total([part.image for part in known]),
+    )
+
+
+def _total(counts: list[Count]) -> Count:
+    told = [count for count in counts if count != UNKNOWN]
+    if not told:
+        return UNKNOWN
+    source = max((count.source for count in told), key=list(CountSource).index)
+    lower = sum(count.lower for count in told)
+    uppers = [count.upper for count in counts if count.upper is not None]
+    upper = sum(uppers) if len(uppers) == len(counts) else None
+    values = [count.value for count in counts if count.value is not None]
+    value = sum(values) if len(values) == len(counts) else None
+    return Count(value, lower, upper, source)
 
 
 def _count(value: int | None, source: CountSource) -> Count:

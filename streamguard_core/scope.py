@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
 from streamguard_core.causes import Cause
+from streamguard_core.ledger import Ledger, check_ledger
+from streamguard_core.observers import Observer
 from streamguard_core.producers import Report
+from streamguard_core.recorded import RecordedStream
 
 
 class Governed(Protocol):
@@ -24,16 +27,54 @@ class Governed(Protocol):
 class Scope:
     """One request (or job): the sessions and provider calls that end when its reader leaves.
 
-    `session` is where a provider call made in this scope reports itself, if there is one.
+    `session` is where a provider call made in this scope reports itself. Where there is none, a call
+    through a guarded transport is a stream of its own, with a receipt of its own.
+
+    Args:
+        ledger: where the streams of such calls are recorded.
+        observers: are told of them.
+        tags: for their receipts.
+
+    Raises:
+        UsageError: when `ledger` is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger | None = None,
+        observers: tuple[Observer, ...] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self.ledger = None if ledger is None else check_ledger(ledger)
+        self._observers = observers
+        self._tags = tags
         self.members: list[Governed] = []
+        self.awaited: list[Callable[[], None]] = []
+        """Called when this scope's work is over: a stream that waited for a retry is sealed."""
         self.session: Report | None = None
         self.gone: str | None = None
         """Why the reader is gone, once it is; whoever joins afterwards is ended at once."""
         self.ended: tuple[Cause, str] | None = None
         """What everything here was ended with; it holds for whoever joins afterwards, too."""
+
+    @property
+    def closed(self) -> bool:
+        """Nothing may be begun here any more: the reader has left, or everything was ended."""
+        return self.gone is not None or self.ended is not None
+
+    def new_stream(
+        self, *, model: str | None, provider: str | None, max_tokens: int | None
+    ) -> RecordedStream:
+        """A stream for a provider call outside of any session, not yet started."""
+        return RecordedStream(
+            model=model,
+            provider=provider,
+            max_tokens=max_tokens,
+            tags=self._tags,
+            ledger=self.ledger,
+            observers=self._observers,
+        )
 
     def add(self, member: Governed) -> None:
         """Put `member` under this scope; it ends at once if the reader has already left."""
@@ -61,6 +102,12 @@ class Scope:
         for member in tuple(self.members):
             member.terminate(cause, detail)
 
+    def settle(self) -> None:
+        """The work under this scope is over: nothing that was still awaited will come."""
+        awaited, self.awaited = self.awaited, []
+        for settle in awaited:
+            settle()
+
 
 _current: ContextVar[Scope | None] = ContextVar("streamguard_scope", default=None)
 
@@ -78,3 +125,4 @@ def use_scope(scope: Scope) -> Iterator[Scope]:
         yield scope
     finally:
         _current.reset(token)
+        scope.settle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import threading
@@ -12,7 +13,17 @@ from typing import Any
 from streamguard_asgi._starlette import ASGIScope, Message, Receive, Send
 from streamguard_asgi.receive import DEFAULT_LIMIT, ReceivePump
 from streamguard_asgi.shielding import cause_of, finish
-from streamguard_core import Governed, Ledger, Receipt, Scope, StreamSession, current_scope
+from streamguard_core import (
+    Governed,
+    Ledger,
+    Notice,
+    Receipt,
+    RecordedStream,
+    Scope,
+    Sealed,
+    StreamSession,
+    current_scope,
+)
 
 logger = logging.getLogger("streamguard")
 
@@ -44,9 +55,9 @@ class RequestGuard(Scope):
         close_timeout: float = 5.0,
         late: set[asyncio.Future[Any]] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(ledger=ledger, observers=(self._noticed,))
         self.sessions: list[StreamSession] = []
-        self.ledger = ledger
+        self._streams: list[StreamSession | RecordedStream] = []
         self.responded = False
         """The response is complete: what happens to the connection now is no disconnect."""
         self.over = False
@@ -64,7 +75,7 @@ class RequestGuard(Scope):
     @property
     def receipts(self) -> tuple[Receipt, ...]:
         """The receipts of the streams that are sealed, in the order in which the streams were opened."""
-        return tuple(each.sealed for each in self.sessions if each.sealed is not None)
+        return tuple(each.sealed for each in self._streams if each.sealed is not None)
 
     # -- the connection ----------------------------------------------------------------------------
 
@@ -116,6 +127,8 @@ class RequestGuard(Scope):
                 return
             self.sessions.append(member)
             self._unreported.append(member)
+        if isinstance(member, StreamSession | RecordedStream):
+            self._streams.append(member)
         super().add(member)
         self._watch()
 
@@ -138,9 +151,9 @@ class RequestGuard(Scope):
     def interrupted(self, error: BaseException) -> None:
         """The application ended with `error`: whatever still runs was not ended by its reader."""
         if self.gone is None:
-            for session in self.sessions:
-                if session.cause is None:
-                    session.terminate(
+            for stream in self._streams:
+                if stream.cause is None:
+                    stream.terminate(
                         cause_of(error), f"the response ended with {type(error).__name__}"
                     )
 
@@ -149,6 +162,8 @@ class RequestGuard(Scope):
 
         Bounded: what is not sealed in time, or lives on under `grace`, is reported when it is.
         """
+        if not sessions:
+            self.settle()
         chosen = sessions or tuple(self.sessions)
         unsealed = [session for session in chosen if session.sealed is None]
         try:
@@ -178,6 +193,16 @@ class RequestGuard(Scope):
         if self.session is session:
             self.session = None
         self._tell(receipt)
+
+    def _noticed(self, notice: Notice) -> None:
+        """A provider call outside of any session is over; in whatever thread it was made."""
+        if not isinstance(notice, Sealed):
+            return
+        if threading.get_ident() == self._thread:
+            self._tell(notice.receipt)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and its callbacks with it
+                self._loop.call_soon_threadsafe(self._tell, notice.receipt)
 
     def _tell(self, receipt: Receipt) -> None:
         """Call `on_receipt`; its failure is logged, and is nobody's but its own."""

@@ -20,6 +20,7 @@ from streamguard_core import (
     Usage,
     UsageError,
     drain,
+    total_usage,
 )
 from streamguard_core.testing import (
     ScriptedConsumer,
@@ -187,3 +188,29 @@ async def test_nothing_is_prevented_once_the_provider_has_finished() -> None:
     receipt = await session.receipt()
     assert (receipt.cause, receipt.prevented.value) == (Cause.USER_CANCEL, 0)
     assert receipt.close is CloseState.CONFIRMED
+
+
+def test_the_usage_of_several_calls() -> None:
+    """Classes are added up one by one, with their bounds, and the worse source is told."""
+    first = Usage.reported_by_provider(input=10, output=2, reasoning=1, reported={"a": 1})
+    second = Usage.reported_by_provider(input=5, output=3, final=False)
+    both = total_usage([first, second])
+    assert both.input == Count(15, 15, None, CountSource.PROVIDER_CUMULATIVE)
+    assert both.reasoning == Count(None, 1, None, CountSource.PROVIDER_FINAL)
+    assert both.audio == UNKNOWN
+    assert both.reported is None
+    assert total_usage([first, first]).output == Count.exact(4, CountSource.PROVIDER_FINAL)
+
+
+def test_the_usage_of_one_call_is_its_own() -> None:
+    """With one call nothing is added, and the provider's object is kept."""
+    only = Usage.reported_by_provider(output=3, reported={"a": 1})
+    assert total_usage([only]) is only
+    assert total_usage([None]) is NO_USAGE
+
+
+def test_a_call_of_which_nothing_is_known() -> None:
+    """It takes the value away and the upper bound, never what the others prove (G12)."""
+    known = Usage.reported_by_provider(output=3)
+    total = total_usage([known, None]).output
+    assert total == Count.at_least(3, CountSource.PROVIDER_FINAL)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from streamguard_core import Cause, Scope, StreamSession, current_scope, use_scope
+import pytest
+
+from streamguard_core import (
+    Cause,
+    Scope,
+    StreamSession,
+    UsageError,
+    current_scope,
+    use_scope,
+)
 from streamguard_core.testing import hang, scripted_iterator
 
 
@@ -101,6 +110,23 @@ async def test_tasks_and_threads_of_a_request_are_in_its_scope() -> None:
         assert await asyncio.to_thread(current_scope) is scope
     assert await inside is scope
     assert await asyncio.create_task(task()) is None
+
+
+def test_what_is_awaited_is_settled_when_the_work_is_over() -> None:
+    """At the end of the `with`, once each."""
+    settled: list[str] = []
+    with use_scope(Scope()) as scope:
+        scope.awaited += [lambda: settled.append("first"), lambda: settled.append("second")]
+        assert settled == []
+    assert settled == ["first", "second"]
+    scope.settle()
+    assert len(settled) == 2
+
+
+def test_a_ledger_that_is_none_is_refused() -> None:
+    """A path is no ledger; it is said where it was written."""
+    with pytest.raises(UsageError, match="ledger of type str"):
+        Scope(ledger="receipts.db")  # type: ignore[arg-type]
 
 
 async def test_a_session_is_a_member() -> None:

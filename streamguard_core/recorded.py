@@ -1,0 +1,138 @@
+"""A stream that is recorded and not carried: its chunks go past, from a provider to an application."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Unpack
+
+from streamguard_core._base import SessionBase
+from streamguard_core._lifecycle import CLOSE_PRODUCER, SEAL, WAKE_CONSUMER
+from streamguard_core.causes import Cause
+from streamguard_core.options import SessionOptions
+from streamguard_core.transitions import DRAINED
+
+
+class RecordedStream(SessionBase):
+    """One stream whose chunks somebody else moves: opened, told what has passed, sealed once.
+
+    For provider calls that belong to no session. Whoever makes them says what passed and how it ended;
+    the decisions are the protocol's, as in every session. There is neither a loop nor a timer: the
+    cutoff closes what `on_close` knows, and with that the producer is over. Safe from any thread.
+
+    What has passed counts as produced, committed and consumed: nobody here sees what the application
+    does with it.
+
+    Args:
+        options: as for `StreamSession`; a policy, deadlines and gates would have no effect.
+
+    Example:
+        >>> stream = RecordedStream(model="m")
+        >>> stream.start()
+        >>> stream.passed(2)
+        >>> stream.ended()
+        >>> stream.sealed.cause, stream.sealed.consumed
+        (<Cause.COMPLETED: 'COMPLETED'>, 2)
+    """
+
+    __slots__ = ("_lock", "_started")
+
+    def __init__(self, **options: Unpack[SessionOptions]) -> None:
+        super().__init__(None, **options)
+        # Reentrant: what is closed at the cutoff reports back.
+        self._lock = threading.RLock()
+        self._started = False
+
+    def start(self) -> Future[None] | None:
+        """Begin to write the OPEN record. The provider may be called once the result is done.
+
+        Returns:
+            None where there is nothing to wait for: no ledger, or the stream has ended already.
+        """
+        with self._lock:
+            if not self._started and self._protocol.live:
+                self._started = True
+                self._protocol.opened_ns = self._clock.monotonic_ns()
+                self._protocol.reading()
+                self._write_open()
+            return self._opening
+
+    def passed(self, chunks: int, at_ns: int | None = None) -> None:
+        """That many chunks were handed to the application.
+
+        Args:
+            chunks: how many.
+            at_ns: when, on the machine's monotonic clock; now by default.
+        """
+        if not chunks:
+            return
+        with self._lock:
+            instant = self._clock.monotonic_ns() if at_ns is None else at_ns
+            for _ in range(chunks):
+                self._pass_one(instant)
+            self._perform()
+
+    def ended(self, cause: Cause = Cause.COMPLETED, detail: str = "") -> None:
+        """The provider's part is over; what ended it matters only where nothing else had before.
+
+        Args:
+            cause: COMPLETED, or what the provider failed with.
+            detail: our own words; never the provider's, which may quote the prompt.
+        """
+
+        def step(now_ns: int) -> None:
+            if cause is Cause.COMPLETED:
+                self._protocol.producer_finished(now_ns)
+                self._protocol.take_eos(now_ns)
+            else:
+                self._protocol.producer_failed(cause, detail, now_ns)
+            self._protocol.leave(now_ns)
+
+        self._apply(step)
+
+    def disconnected(self, detail: str = "") -> None:
+        """The reader is gone: whatever the application reads for it is read for nobody."""
+
+        def step(now_ns: int) -> None:
+            self._protocol.disconnected(detail, now_ns)
+            # There is nobody who could read on for the usage of what has ended.
+            self._protocol.stop_draining(now_ns)
+
+        self._apply(step)
+
+    def terminate(self, cause: Cause, detail: str = "") -> None:
+        """End now, with authority. Safe from any thread, at any time, twice."""
+        self._apply(lambda now_ns: self._protocol.terminate(cause, detail, now_ns))
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _pass_one(self, now_ns: int) -> None:
+        protocol = self._protocol
+        if protocol.relay(0):
+            protocol.release(0)
+            return
+        protocol.offer(0, now_ns)
+        protocol.clear(protocol.produced)
+        protocol.consume(protocol.commit(now_ns))
+
+    def _apply(self, step: Callable[[int], object]) -> None:
+        with self._lock:
+            if self._sealed is None:
+                step(self._clock.monotonic_ns())
+                self._perform()
+
+    def _perform(self) -> None:
+        """Carry out what the protocol decided, until it has nothing more to say."""
+        protocol = self._protocol
+        while protocol.pending:
+            for action in protocol.take_actions():
+                if action is CLOSE_PRODUCER:
+                    self._close_transports()
+                    # What was closed in this step produces no more; nothing else is a producer here.
+                    protocol.producer_finished(self._clock.monotonic_ns())
+                elif action is WAKE_CONSUMER:
+                    self._notify_cutoff()
+                    protocol.leave(self._clock.monotonic_ns())
+                elif action is SEAL and protocol.state is DRAINED and self._started:
+                    self._build_receipt()
