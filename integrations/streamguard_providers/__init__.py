@@ -5,6 +5,7 @@ from streamguard_providers.continuation import Continuation
 from streamguard_providers.dialects import Dialect, ToolFragment
 from streamguard_providers.errors import CutOffReadError, EventTooLarge, ProviderError
 from streamguard_providers.json_array import JSONArrayDecoder
+from streamguard_providers.lookup import cancel_response, look_up
 from streamguard_providers.ndjson import NDJSONDecoder
 from streamguard_providers.ollama_dialect import Ollama
 from streamguard_providers.ollama_producer import OllamaProducer
@@ -38,6 +39,8 @@ __all__ = [
     "SSEEvent",
     "StreamDecoder",
     "ToolFragment",
+    "cancel_response",
+    "look_up",
     "shared_pool",
     "supported",
 ]
