@@ -1,6 +1,8 @@
 """Providers' streams: wire formats, producers, transports that govern any SDK built on httpx."""
 
 from streamguard_providers import supported
+from streamguard_providers.anthropic_messages import Anthropic
+from streamguard_providers.anthropic_usage import anthropic_iterations, anthropic_total
 from streamguard_providers.continuation import Continuation
 from streamguard_providers.dialects import Dialect, ToolFragment
 from streamguard_providers.errors import CutOffReadError, EventTooLarge, ProviderError
@@ -19,6 +21,7 @@ from streamguard_providers.stream_decoder import StreamDecoder
 from streamguard_providers.transports import GuardedAsyncTransport, GuardedTransport
 
 __all__ = [
+    "Anthropic",
     "CallOptions",
     "Continuation",
     "CutOffReadError",
@@ -39,6 +42,8 @@ __all__ = [
     "SSEEvent",
     "StreamDecoder",
     "ToolFragment",
+    "anthropic_iterations",
+    "anthropic_total",
     "cancel_response",
     "look_up",
     "shared_pool",

@@ -22,6 +22,9 @@ _LF: Final = 10
 _COLON: Final = 58
 _DATA: Final = b"data: "
 _NEXT: Final = b"\n\ndata: "
+_EVENT: Final = b"event: "
+_NEXT_EVENT: Final = b"\n\nevent: "
+_THEN_DATA: Final = b"\ndata: "
 _FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b"error:")
 _LONGEST_FIELD: Final = 6
 _MAX_SAMPLE: Final = 64
@@ -193,23 +196,34 @@ class SSEDecoder:
 
     def _parse(self, whole: bytes, events: list[SSEEvent]) -> None:
         """Read complete lines."""
-        if (
-            not self._open
-            and whole.startswith(_DATA)
-            and whole.endswith(b"\n\n")
-            and len(whole) <= self._max
-        ):
-            # Nearly every block of nearly every LLM stream is one data line.
-            parts = whole[6:-2].split(_NEXT)
-            if whole.count(b"\n") == 2 * len(parts):
-                self.last_event_id = name = self._id
-                events += [SSEEvent(part, b"", name) for part in parts]
+        # Nearly every block of nearly every LLM stream is one data line, or that after a name.
+        if not self._open and whole.endswith(b"\n\n") and len(whole) <= self._max:
+            if whole.startswith(_DATA):
+                parts = whole[6:-2].split(_NEXT)
+                if whole.count(b"\n") == 2 * len(parts):
+                    self.last_event_id = name = self._id
+                    events += [SSEEvent(part, b"", name) for part in parts]
+                    return
+            elif whole.startswith(_EVENT) and self._named(whole, events):
                 return
         for line in whole.split(b"\n")[:-1]:
             if line:
                 self._field(line, events)
             else:
                 self._dispatch(events)
+
+    def _named(self, whole: bytes, events: list[SSEEvent]) -> bool:
+        """Read blocks of a name and one data line each; False when there are others among them."""
+        parts = whole[7:-2].split(_NEXT_EVENT)
+        if whole.count(b"\n") != 3 * len(parts):
+            return False
+        # That is one line end within each, unless one has none at all.
+        pairs = [part.partition(_THEN_DATA) for part in parts]
+        if b"" in [found for _, found, _ in pairs]:
+            return False
+        self.last_event_id = last = self._id
+        events += [SSEEvent(data, name, last) for name, _, data in pairs]
+        return True
 
     def _field(self, line: bytes, events: list[SSEEvent]) -> None:
         name, _, value = line.partition(b":")

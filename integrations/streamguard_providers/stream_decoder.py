@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from streamguard_core import AnyChunk, TruncatedStream, Usage
+from streamguard_providers.anthropic_messages import Anthropic
 from streamguard_providers.dialects import Dialect, lenient
 from streamguard_providers.errors import ProviderError, provider_error
 from streamguard_providers.ndjson import NDJSONDecoder
@@ -51,6 +52,11 @@ class StreamDecoder:
     def openai_chat(cls, provider: str = "openai") -> StreamDecoder:
         """For OpenAI chat completions as server-sent events."""
         return cls(OpenAIChat(provider), SSEDecoder())
+
+    @classmethod
+    def anthropic(cls, provider: str = "anthropic") -> StreamDecoder:
+        """For Anthropic's messages as server-sent events."""
+        return cls(Anthropic(provider), SSEDecoder())
 
     @classmethod
     def ollama(cls, provider: str = "ollama") -> StreamDecoder:

@@ -15,6 +15,7 @@ SUPPORTED: Final[dict[str, str]] = {
     "httpx": "0.28",
     "httpx2": "2.x, which openai 3.x is built on",
     "openai": "chat completions as server-sent events, and the servers that imitate them",
+    "anthropic": "messages as server-sent events",
     "ollama": "/api/chat and /api/generate as NDJSON",
 }
 
