@@ -2,6 +2,7 @@
 
 from streamguard_providers import supported
 from streamguard_providers.anthropic_messages import Anthropic
+from streamguard_providers.anthropic_producer import AnthropicProducer
 from streamguard_providers.anthropic_usage import anthropic_iterations, anthropic_total
 from streamguard_providers.continuation import Continuation
 from streamguard_providers.dialects import Dialect, ToolFragment
@@ -22,6 +23,7 @@ from streamguard_providers.transports import GuardedAsyncTransport, GuardedTrans
 
 __all__ = [
     "Anthropic",
+    "AnthropicProducer",
     "CallOptions",
     "Continuation",
     "CutOffReadError",

@@ -10,6 +10,7 @@ from typing import Any, Final
 from streamguard_core import AnyChunk, AttemptRole, ProducerError, Report
 from streamguard_providers._httpx import family_of
 from streamguard_providers.attempts import ProducerCall
+from streamguard_providers.continuation import without_blanks
 from streamguard_providers.pools import Lease, ProviderPool
 from streamguard_providers.reading import Reading
 from streamguard_providers.retries import Retries, Tries
@@ -31,6 +32,7 @@ class Question:
         client: the caller's; None where the pool's is used.
         pool: where connections are kept.
         retries: when a call is made again.
+        trim: whether blanks that the answer begins with are left out.
     """
 
     provider: str
@@ -41,6 +43,7 @@ class Question:
     client: Any
     pool: ProviderPool
     retries: Retries
+    trim: bool = False
 
 
 class Answering:
@@ -57,6 +60,7 @@ class Answering:
         self._tries = Tries(question.retries)
         self._lease: Lease | None = None
         self._reading: Reading | None = None
+        self._trimming = question.trim
 
     @property
     def was_cut(self) -> bool:
@@ -79,6 +83,8 @@ class Answering:
             except ProducerError as error:
                 await self._again(error)
             else:
+                if batch and self._trimming:
+                    batch = self._trimmed(batch)
                 if batch:
                     self._tries.produced = True
                 return batch
@@ -100,6 +106,12 @@ class Answering:
         finally:
             if self._lease is not None:
                 self._lease.release()
+
+    def _trimmed(self, batch: list[AnyChunk]) -> list[AnyChunk]:
+        """A batch without the blanks its text begins with; the first other character ends it."""
+        rest, at_start = without_blanks(batch)
+        self._trimming = at_start
+        return rest
 
     async def _begin(self) -> Reading:
         question = self._question

@@ -50,6 +50,12 @@ class ProducerCall(AsyncCall):
         self._started_ns = self._clock()
         super().begin(transport)
 
+    def answered(self, response: Any) -> None:
+        """The response's headers are here; Anthropic has a name of its own for the call's."""
+        super().answered(response)
+        if self.request_id is None:
+            self.request_id = response.headers.get("request-id")
+
     def failed(self, error: Exception) -> None:
         """The call failed with `error`."""
         self._failure = error

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from streamguard_core import UsageError
+from msgspec.structs import replace
+
+from streamguard_core import AnyChunk, Chunk, ChunkKind, UsageError
 
 
 class Continuation(StrEnum):
@@ -75,3 +77,24 @@ def with_value(body: Mapping[str, Any], path: Sequence[str], value: object) -> d
     name, *rest = path
     inner = body.get(name) or {}
     return {**body, name: with_value(inner, rest, value) if rest else value}
+
+
+def without_blanks(batch: Sequence[AnyChunk]) -> tuple[list[AnyChunk], bool]:
+    """The first chunks of an answer, without the blanks its text begins with.
+
+    Returns:
+        What is left, and whether the text has not begun yet.
+    """
+    rest: list[AnyChunk] = []
+    for at, chunk in enumerate(batch):
+        if isinstance(chunk, str):
+            text = chunk.lstrip()
+            if text:
+                return [*rest, text, *batch[at + 1 :]], False
+        elif isinstance(chunk, Chunk) and chunk.kind is ChunkKind.TEXT:
+            text = chunk.text.lstrip()
+            if text:
+                return [*rest, replace(chunk, text=text), *batch[at + 1 :]], False
+        else:
+            rest.append(chunk)
+    return rest, True

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from streamguard_core import UsageError
 from streamguard_providers.continuation import Continuation, continuation, go_on
 from streamguard_providers.keys import checked_url, key_header
-from streamguard_providers.producers import CallOptions, HTTPProducer, check_input
+from streamguard_providers.producers import CallOptions, HTTPProducer, as_messages
 from streamguard_providers.stream_decoder import StreamDecoder
 
 BASE_URL: Final = "https://api.openai.com/v1"
@@ -58,16 +58,13 @@ class OpenAIProducer(HTTPProducer):
         continues: Continuation | str | bool | None = None,
         **call: Unpack[CallOptions],
     ) -> None:
-        check_input(prompt, messages)
         key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
         at_openai = _is_openai(base_url)
         if at_openai and not key:
             raise UsageError("OpenAI is called with a key: pass api_key, or set OPENAI_API_KEY")
         body: dict[str, Any] = {
             "model": model,
-            "messages": [{"role": "user", "content": prompt}]
-            if messages is None
-            else list(messages),
+            "messages": as_messages(prompt, messages),
             **(options or {}),
             "stream": True,
         }

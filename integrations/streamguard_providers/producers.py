@@ -96,6 +96,7 @@ class HTTPProducer:
         self._retries = retries_of(call.get("retries", 2))
         self._headers = checked_headers(call.get("headers")) | dict(key or {})
         self._idempotency = call.get("idempotency_header")
+        self._trim = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self.model!r}>"
@@ -191,6 +192,7 @@ class HTTPProducer:
             client=self._client,
             pool=self._pool,
             retries=self._retries,
+            trim=self._trim,
         )
 
     def _request(self, client: Any, more: Mapping[str, str] = _NONE) -> Any:
@@ -213,7 +215,7 @@ class HTTPProducer:
         )
 
 
-def check_input(prompt: str | None, messages: object) -> None:
+def check_input(prompt: str | None, messages: object, name: str = "messages") -> None:
     """Say what is wrong with the prompt or messages of a producer.
 
     Raises:
@@ -221,8 +223,20 @@ def check_input(prompt: str | None, messages: object) -> None:
     """
     if (prompt is None) == (messages is None):
         raise UsageError(
-            "a producer was made with both or neither of prompt and messages; give one of them"
+            f"a producer was made with both or neither of prompt and {name}; give one of them"
         )
+
+
+def as_messages(
+    prompt: str | None, messages: Sequence[Mapping[str, Any]] | None
+) -> list[Mapping[str, Any]]:
+    """The conversation: the messages, or the prompt as a user's message.
+
+    Raises:
+        UsageError: when there is not exactly one of the two.
+    """
+    check_input(prompt, messages)
+    return [{"role": "user", "content": prompt}] if messages is None else list(messages)
 
 
 def _checked_client(client: Any) -> Any:

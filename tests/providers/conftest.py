@@ -11,7 +11,7 @@ import pytest
 
 from streamguard_testing import LoopbackEngine
 
-from .support import chat_producer, generate_producer, openai_producer
+from .support import anthropic_producer, chat_producer, generate_producer, openai_producer
 
 
 @pytest.fixture(params=["httpx", "httpx2"])
@@ -39,7 +39,8 @@ async def engine() -> AsyncIterator[LoopbackEngine]:
 
 
 @pytest.fixture(
-    params=[openai_producer, chat_producer, generate_producer], ids=["openai", "chat", "generate"]
+    params=[openai_producer, chat_producer, generate_producer, anthropic_producer],
+    ids=["openai", "chat", "generate", "anthropic"],
 )
 def make(request: pytest.FixtureRequest) -> Any:
     """Makes a producer that calls a server."""

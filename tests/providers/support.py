@@ -11,8 +11,14 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from streamguard_core import AnyChunk, Attempt, Chunk, ChunkKind, Usage, text_of
-from streamguard_providers import OllamaProducer, OpenAIProducer, StreamDecoder, ToolFragment
+from streamguard_core import AnyChunk, Attempt, Chunk, ChunkKind, CountSource, Usage, text_of
+from streamguard_providers import (
+    AnthropicProducer,
+    OllamaProducer,
+    OpenAIProducer,
+    StreamDecoder,
+    ToolFragment,
+)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CORPORA = Path(__file__).resolve().parents[3] / "shared" / "corpora"
@@ -235,6 +241,20 @@ def token(text: str, finish: str | None = None) -> bytes:
     return event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 
 
+def message(*texts: str) -> bytes:
+    """The events of a whole message of Anthropic's."""
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 3}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    ]
+    for text in texts:
+        delta = {"type": "text_delta", "text": text}
+        events.append({"type": "content_block_delta", "index": 0, "delta": delta})
+    end = {"stop_reason": "end_turn"}
+    events.append({"type": "message_delta", "delta": end, "usage": {"output_tokens": 2}})
+    return b"".join(map(event, [*events, {"type": "message_stop"}]))
+
+
 DONE = b"data: [DONE]\n\n"
 
 
@@ -343,6 +363,20 @@ def chat_producer(url: str, **options: Any) -> OllamaProducer:
 def generate_producer(url: str, **options: Any) -> OllamaProducer:
     """A producer of a completion of Ollama's."""
     return OllamaProducer("m", "Tell me about the river.", base_url=url, **ONCE | options)
+
+
+def anthropic_producer(url: str, **options: Any) -> AnthropicProducer:
+    """A producer of a message of Anthropic's."""
+    return AnthropicProducer("m", prompt="Tell me about the river.", base_url=url, **ONCE | options)
+
+
+LIMIT_WORDS = ("length", "max_tokens", "MAX_TOKENS")
+"""What providers say when an answer has reached the most tokens that were asked for."""
+
+
+def no_truth(usage: Usage | None) -> bool:
+    """Whether a usage claims nothing final about the output: what Anthropic says first is a placeholder."""
+    return usage is None or usage.output.source is not CountSource.PROVIDER_FINAL
 
 
 async def produce(producer: Any, report: Recorder, contract: str = "pull") -> list[AnyChunk]:

@@ -6,18 +6,21 @@ from typing import Any
 
 import pytest
 
-from streamguard_core import UsageError
-from streamguard_providers import OllamaProducer, OpenAIProducer
+from streamguard_core import Chunk, ChunkKind, UsageError
+from streamguard_providers import AnthropicProducer, OllamaProducer, OpenAIProducer
+from streamguard_providers.continuation import without_blanks
 
 from .support import (
     DONE,
     Answer,
     Make,
     Recorder,
+    anthropic_producer,
     chat_producer,
     chunked,
     generate_producer,
     head,
+    message,
     openai_producer,
     outcome,
     produce,
@@ -150,7 +153,7 @@ def test_a_completion_that_is_no_chat_cannot(name: str) -> None:
 def test_not_where_the_provider_cannot(make: Make) -> None:
     """Going on where it cannot be, or after nothing, is a mistake, and the text says what to do."""
     producer = make("http://server")
-    if make is openai_producer:
+    if not producer.continues:
         with pytest.raises(UsageError, match="pass `continues`"):
             producer.resumed("The river ")
     else:
@@ -162,6 +165,66 @@ def test_an_unknown_way_is_refused() -> None:
     """A way to go on that no server knows is a mistake."""
     with pytest.raises(UsageError, match="'prefix'"):
         openai_producer("http://server", continues="somehow")
+
+
+async def test_anthropic() -> None:
+    """The assistant's text is the last message."""
+    producer = anthropic_producer("http://server", continues=True)
+    path, body = await asked(producer.resumed("The river", max_tokens=7))
+    assert path == "/v1/messages"
+    assert body["messages"] == [ASKED, {"role": "assistant", "content": "The river"}]
+    assert body["max_tokens"] == 7
+
+
+@pytest.mark.parametrize(
+    ("prefix", "sent", "answer", "read"),
+    [
+        ("One.\n\n", "One.", ["\n", "\nTwo", " three"], ["Two", " three"]),
+        ("One.\n\n", "One.", ["Two", " three"], ["Two", " three"]),
+        ("One.", "One.", [" Two"], [" Two"]),
+        (" \n", None, [" ", "One"], ["One"]),
+    ],
+)
+async def test_anthropic_refuses_blanks_at_the_end(
+    prefix: str, sent: str | None, answer: list[str], read: list[str]
+) -> None:
+    """Blanks that end a prefix are not sent, and the reader gets them once whether they come again or not."""
+    response = Answer(head() + chunked(message(*answer), end=True), then="next")
+    async with scripted(response) as server:
+        rest = anthropic_producer(server.url, continues=True).resumed(prefix)
+        assert await produce(rest, Recorder()) == read
+        said = [ASKED] if sent is None else [ASKED, {"role": "assistant", "content": sent}]
+        assert server.bodies[0]["messages"] == said
+
+
+def test_blanks_are_left_out_of_the_text_only() -> None:
+    """Reasoning and tools pass; of the text only what comes before its first other character goes."""
+    thought, tool = Chunk(" hm ", ChunkKind.REASONING), Chunk(" ", ChunkKind.TOOL)
+    assert without_blanks([thought, " ", tool]) == ([thought, tool], True)
+    assert without_blanks([thought, " \n a ", " b"]) == ([thought, "a ", " b"], False)
+    assert without_blanks([Chunk(" "), Chunk(" a"), " "]) == ([Chunk("a"), " "], False)
+
+
+@pytest.mark.parametrize(
+    ("model", "can"),
+    [
+        ("claude-3-5-sonnet-20241022", True),
+        ("claude-sonnet-4-20250514", True),
+        ("claude-opus-4-1-20250805", True),
+        ("claude-haiku-4-5", True),
+        ("anthropic.claude-3-haiku-20240307-v1:0", True),
+        ("claude-opus-4-6", False),
+        ("claude-sonnet-4-6", False),
+        ("claude-opus-4-15", False),
+        ("claude-opus-5", False),
+        ("something", False),
+    ],
+)
+def test_models_of_anthropic_that_can(model: str, can: bool) -> None:
+    """Later models refuse an assistant's last message; thinking ones do as well."""
+    assert AnthropicProducer(model, prompt="a", api_key="k").continues is can
+    options = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+    assert not AnthropicProducer(model, prompt="a", api_key="k", options=options).continues
 
 
 async def test_the_reader_gets_the_rest_only() -> None:
