@@ -37,6 +37,16 @@ from streamguard_core.policies import (
     drain,
     grace,
 )
+from streamguard_core.price import (
+    UNPRICED,
+    Price,
+    PricePart,
+    Pricer,
+    Unpriced,
+    from_pico,
+    sum_prices,
+    to_pico,
+)
 from streamguard_core.producers import CancelEvent, Out, Producer, PullProducer, Report
 from streamguard_core.protocol import Action, Offer, StreamProtocol
 from streamguard_core.receipt import (
@@ -63,6 +73,7 @@ __all__ = [
     "PASS",
     "TRANSITIONS",
     "UNKNOWN",
+    "UNPRICED",
     "Action",
     "AnyChunk",
     "Attempt",
@@ -102,6 +113,9 @@ __all__ = [
     "Opened",
     "Out",
     "Party",
+    "Price",
+    "PricePart",
+    "Pricer",
     "Producer",
     "ProducerError",
     "ProducerState",
@@ -124,6 +138,7 @@ __all__ = [
     "Termination",
     "TerminationLookup",
     "TruncatedStream",
+    "Unpriced",
     "Usage",
     "UsageError",
     "Verdict",
@@ -131,9 +146,12 @@ __all__ = [
     "cancel",
     "current_scope",
     "drain",
+    "from_pico",
     "grace",
     "size_of",
+    "sum_prices",
     "text_of",
+    "to_pico",
     "total_usage",
     "use_scope",
 ]

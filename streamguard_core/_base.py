@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from types import AsyncGeneratorType
 from typing import Any, Final
 
+from streamguard_core._pricing import priced
 from streamguard_core._seal import Description, build_receipt, heed_attempts, was_told
 from streamguard_core._terms import SessionTerms
 from streamguard_core.accounting import Usage
@@ -22,6 +23,7 @@ from streamguard_core.ledger import Ledger, check_ledger
 from streamguard_core.limits import DEFAULT_DEADLINES, Deadlines, Limits
 from streamguard_core.observers import CutOff, Observer, Observers, Opened, Sealed
 from streamguard_core.policies import OnDisconnect, as_policy, cancel
+from streamguard_core.price import Pricer, check_pricer
 from streamguard_core.producers import Drive, call_if_lazy, classify
 from streamguard_core.protocol import StreamProtocol
 from streamguard_core.receipt import Attempt, OpenRecord, Receipt
@@ -55,6 +57,7 @@ class SessionBase(SessionTerms):
         "_observers",
         "_open_written",
         "_opening",
+        "_prices",
         "_sealed",
     )
 
@@ -76,6 +79,7 @@ class SessionBase(SessionTerms):
         ledger: Ledger | None = None,
         clock: Clock | None = None,
         observers: Iterable[Observer] = (),
+        prices: Pricer | None = None,
         stream_id: str | None = None,
     ) -> None:
         self._clock = SYSTEM_CLOCK if clock is None else _check_clock(clock)
@@ -96,6 +100,7 @@ class SessionBase(SessionTerms):
             tags=_check_tags(tags) if tags else _NO_TAGS,
         )
         self._ledger = None if ledger is None else check_ledger(ledger)
+        self._prices = None if prices is None else check_pricer(prices)
         self._observers = Observers(_check_observers(observers)) if observers else _NO_OBSERVERS
         self._closers: list[Callable[[], None]] | None = None
         self._producer: Any = None
@@ -270,7 +275,8 @@ class SessionBase(SessionTerms):
         self._closers = None
         if was_told(self._protocol):
             self._about.termination = self._row()
-        receipt = self._sealed = build_receipt(self._protocol, self._about, self._clock.wall_us())
+        built = build_receipt(self._protocol, self._about, self._clock.wall_us())
+        receipt = self._sealed = priced(built, self._prices)
         self._write_open()
         if self._ledger is not None:
             self._closing = _begin(self._ledger.append_close, receipt)

@@ -11,6 +11,7 @@ from streamguard_core.ledger import Ledger
 from streamguard_core.limits import Deadlines
 from streamguard_core.observers import Observer
 from streamguard_core.policies import OnDisconnect
+from streamguard_core.price import Pricer
 from streamguard_core.termination import Termination, TerminationLookup
 
 
@@ -31,3 +32,4 @@ class SessionOptions(TypedDict, total=False):
     ledger: Ledger | None
     clock: Clock | None
     observers: Iterable[Observer]
+    prices: Pricer | None

@@ -11,6 +11,7 @@ import msgspec
 from streamguard_core.accounting import NO_USAGE, UNKNOWN, Count, Usage
 from streamguard_core.causes import Category, Cause, Party, Signal
 from streamguard_core.policies import DrainEnd
+from streamguard_core.price import UNPRICED, Price
 
 SCHEMA_VERSION: Final = 1
 
@@ -74,8 +75,12 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """The provider's finish reason, in its own word."""
     error: str | None = None
     """The provider's error type or code, a word; never its message, which may quote the prompt."""
+    connected: bool | None = None
+    """False when no connection stood, so that nothing was sent; None where nobody looked."""
     usage: Usage | None = None
     """What this call's provider reported; None when it reported nothing."""
+    price: Price | None = None
+    """What this call cost; filled in at the seal where it is None."""
 
 
 class Instants(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -150,6 +155,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     max_tokens: int | None = None
     attempts: tuple[Attempt, ...] = ()
+    price: Price = UNPRICED
+    """What the attempts cost together; that of `usage` where no attempt was reported."""
     tags: Mapping[str, str] = {}
 
     @property

@@ -42,6 +42,7 @@ class StreamSession(PushSession):
         ledger: where the OPEN record and the receipt become durable.
         clock: monotonic and wall time; the loop's clock by default.
         observers: called with frozen notices.
+        prices: what calls cost, for the receipt; without it they are UNPRICED.
         stream_id: names the stream; a fresh UUIDv7 by default.
         own_task: run an async iterator in a task of its own even where it could be pulled. For iterators
             that swallow cancellation: such a one would hold the reader that awaits it.

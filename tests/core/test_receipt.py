@@ -73,8 +73,10 @@ async def test_a_record_is_plain_data_without_nulls() -> None:
             "bytes_received": 3,
             "cut": False,
             "chunks": 0,
+            "price": {"unpriced": "no_source"},
         }
     ]
+    assert record["price"] == {"unpriced": "no_source"}
     assert record["history"][0]["cause"] == "COMPLETED"
 
 
