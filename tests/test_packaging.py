@@ -157,6 +157,7 @@ def test_only_msgspec_is_needed_without_extras(built: Built) -> None:
         ("streamguard_asgi", "starlette", "asgi"),
         ("streamguard_providers", "httpx", "providers"),
         ("streamguard_cli", "typer", "cli"),
+        ("streamguard_ledger.prices", "genai_prices", "prices"),
     ],
 )
 def test_missing_framework_names_the_extra(package: str, framework: str, extra: str) -> None:
@@ -195,3 +196,10 @@ def test_package_needs_what_its_extra_brings(extra: str) -> None:
     supported = importlib.import_module(f"streamguard_{extra}.supported")
     brought = PROJECT["optional-dependencies"][extra]
     assert _bounds(supported.REQUIRES, ">=") == _bounds(brought, ">=")
+
+
+def test_prices_need_what_their_extra_brings() -> None:
+    """List prices are an extra of their own beside the ledger's, which needs nothing."""
+    supported = importlib.import_module("streamguard_ledger.supported")
+    brought = PROJECT["optional-dependencies"]["prices"]
+    assert _bounds(supported.REQUIRES_PRICES, ">=") == _bounds(brought, ">=")

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from streamguard_cli.console import console, warn
+from streamguard_cli.money import PriceSum, price_text
 from streamguard_cli.tables import Ledger, printable, refuse, show
 from streamguard_core import Cause, LedgerError
 from streamguard_ledger import read_receipts
@@ -27,6 +28,7 @@ _COLUMNS: Final = (
     "tokens",
     "waste",
     "prevented",
+    "price",
     "close",
     "seconds",
 )
@@ -49,8 +51,8 @@ def receipts(
     """Show the receipts of a ledger, one line per stream, with totals.
 
     The ledger may be in use. Chunks are produced/committed/consumed/late;
-    tokens, waste and prevented come with their bounds, and unknown is not
-    zero. Exit codes: 0 shown, 2 no ledger there, 3 not everything could be
+    tokens, waste, prevented and price come with their bounds, and unknown is
+    not zero. Exit codes: 0 shown, 2 no ledger there, 3 not everything could be
     read.
     """
     try:
@@ -120,6 +122,7 @@ class _Totals:
     streams: int = 0
     open: int = 0
     sums: dict[str, _Sum] = field(default_factory=dict)
+    price: PriceSum = field(default_factory=PriceSum)
 
     def add(self, receipt: dict[str, Any]) -> None:
         self.streams += 1
@@ -131,13 +134,15 @@ class _Totals:
         for name, key in (("tokens", "output"), ("waste", "waste")):
             self._add(name, _map(receipt, key).get("value"))
         self._add("prevented at most", _map(receipt, "prevented").get("upper"))
+        self.price.add(_map(receipt, "price"))
 
     def _add(self, name: str, number: object) -> None:
         self.sums.setdefault(name, _Sum()).add(number)
 
     def __str__(self) -> str:
         parts = [f"{self.streams} streams", f"{self.open} open"]
-        return ", ".join(parts + [f"{name} {total}" for name, total in self.sums.items()])
+        parts += [f"{name} {total}" for name, total in self.sums.items()]
+        return ", ".join([*parts, f"price {self.price}"] if self.sums else parts)
 
 
 def _show_table(chosen: list[dict[str, Any]]) -> None:
@@ -169,6 +174,7 @@ def _cells(receipt: dict[str, Any]) -> list[object]:
         _with_source(_map(receipt, "output")) if sealed else "",
         _bounded(_map(receipt, "waste")) if sealed else "",
         _bounded(_map(receipt, "prevented")) if sealed else "",
+        price_text(_map(receipt, "price")) if sealed else "",
         f"{close}, recovered" if "recovered_from" in receipt else close,
         f"{duration / 1e9:.2f}" if type(duration) is int else "",
     ]

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final
 
-from streamguard_core import Cause, CloseState
+import msgspec
+
+from streamguard_core import Cause, CloseState, Price, Unpriced, UsageError, sum_prices
 
 _STEPS: Final = ("consumed", "committed", "produced")
 _COUNTS: Final = ("output", "waste", "prevented")
@@ -40,6 +42,36 @@ def contradictions(receipt: dict[str, Any]) -> Iterator[str]:
     for name, count in [(name, receipt.get(name, {})) for name in _COUNTS] + counts:
         if not _adds_up(count):
             yield f"{name} is not lower <= value <= upper"
+    yield from _wrong_prices(receipt)
+
+
+def _wrong_prices(receipt: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the money: parts that are not their total, a sum that is not that of the attempts."""
+    attempts = receipt.get("attempts")
+    each = attempts if isinstance(attempts, list) else []
+    try:
+        price = _price(receipt)
+        paid = [one for one in map(_price, each) if one is not None]
+    except (UsageError, msgspec.ValidationError):
+        yield "a price contradicts itself"
+        return
+    if price is None or not paid:
+        return
+    try:
+        together = sum_prices(paid)
+    except UsageError:
+        together = Price(unpriced=Unpriced.MIXED_CURRENCIES)
+    if _amounts(price) != _amounts(together):
+        yield "price is not what its attempts cost together"
+
+
+def _price(data: object) -> Price | None:
+    found = data.get("price") if isinstance(data, dict) else None
+    return None if found is None else msgspec.convert(found, Price)
+
+
+def _amounts(price: Price) -> tuple[object, ...]:
+    return price.total, price.lower, price.upper, price.currency, price.unpriced
 
 
 def _adds_up(count: object) -> bool:

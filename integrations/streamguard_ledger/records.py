@@ -2,7 +2,7 @@
 
 A receipt is written as `Receipt.to_record()` says, with three changes. Instants are nanoseconds
 since the stream was opened, as a machine's own clock outgrows what JSON keeps exactly after 104
-days. `usage.reported`, the provider's own object, is a string of JSON: it may hold floats, and a
+days. `reported` in a usage, the provider's own object, is a string of JSON: it may hold floats, and a
 string keeps it to the letter. What cannot be written at all (an integer beyond 2^53, a tag with a
 key that is not ASCII) is left out and named in `left_out`: a receipt is never lost for one field.
 An OPEN is refused instead, as nothing has been spent yet.
@@ -24,7 +24,15 @@ from typing import Any, Final
 
 import msgspec
 
-from streamguard_core import Cause, CloseState, OpenRecord, Receipt, UsageError, __version__
+from streamguard_core import (
+    Cause,
+    CloseState,
+    OpenRecord,
+    Receipt,
+    Usage,
+    UsageError,
+    __version__,
+)
 from streamguard_ledger import canonical
 
 VERSION: Final = 1
@@ -148,20 +156,13 @@ def close_draft(receipt: Receipt, opened: Ref | None) -> Draft:
     Raises:
         UsageError: when it holds an object that is no data at all.
     """
-    reported = receipt.usage.reported
-    if reported is not None:
-        usage = msgspec.structs.replace(receipt.usage, reported=None)
-        receipt = msgspec.structs.replace(receipt, usage=usage)
-    if type(receipt.tags) is not dict:
-        receipt = msgspec.structs.replace(receipt, tags=dict(receipt.tags))
-    fields = _plain(receipt)
+    fields = _plain(_without_reported(receipt))
     _count_from_opening(fields)
-    if reported is not None:
-        text = _as_text(reported)
-        if text is None:
-            fields["left_out"] = ["usage.reported"]
-        else:
-            fields["usage"]["reported"] = text
+    _write_reported(fields, "usage", receipt.usage)
+    for index, attempt in enumerate(receipt.attempts):
+        if attempt.usage is not None:
+            place = f"attempts.{index}.usage"
+            _write_reported(fields, place, attempt.usage, fields["attempts"][index])
     if opened is not None:
         fields["open_ref"] = opened.to_data()
     return Draft(Kind.CLOSE, fields, receipt.stream_id)
@@ -243,6 +244,33 @@ def _count_from_opening(plain: dict[str, Any]) -> None:
         for key, value in place.items():
             if key.endswith("_ns"):
                 place[key] = value - start
+
+
+def _without_reported(receipt: Receipt) -> Receipt:
+    """The same without what providers put into their usage objects, and with tags as a plain map."""
+
+    def bare(usage: Usage) -> Usage:
+        return usage if usage.reported is None else msgspec.structs.replace(usage, reported=None)
+
+    attempts = tuple(
+        one if one.usage is None else msgspec.structs.replace(one, usage=bare(one.usage))
+        for one in receipt.attempts
+    )
+    tags = receipt.tags if type(receipt.tags) is dict else dict(receipt.tags)
+    return msgspec.structs.replace(receipt, usage=bare(receipt.usage), attempts=attempts, tags=tags)
+
+
+def _write_reported(
+    fields: dict[str, Any], where: str, usage: Usage, place: dict[str, Any] | None = None
+) -> None:
+    """Write a provider's usage object as text, or say that it was left out."""
+    if usage.reported is None:
+        return
+    text = _as_text(usage.reported)
+    if text is None:
+        fields.setdefault("left_out", []).append(f"{where}.reported")
+    else:
+        (fields if place is None else place)["usage"]["reported"] = text
 
 
 def _as_text(reported: Mapping[str, Any]) -> str | None:

@@ -17,10 +17,11 @@ import typer
 from rich.table import Table
 from typer.testing import CliRunner, Result
 
+from streamguard_cli.money import PriceSum, price_text
 from streamguard_cli.receipts import register as register_receipts
 from streamguard_cli.tables import printable, show
 from streamguard_cli.verify import register as register_verify
-from streamguard_core import Cause, Count, CountSource, Instants, OpenRecord, Receipt
+from streamguard_core import Cause, Count, CountSource, Instants, OpenRecord, Price, Receipt
 from streamguard_ledger import SQLiteLedger
 
 Opening = Callable[..., OpenRecord]
@@ -55,6 +56,7 @@ def mixed(path: Path, opening: Opening, closing_of: Closing) -> Path:
             output=Count.exact(12, CountSource.PROVIDER_FINAL),
             waste=Count.exact(0, CountSource.PROVIDER_FINAL),
             prevented=Count.at_least(0, CountSource.NONE, 400),
+            price=Price(total="0.007500000000", currency="USD"),
             instants=Instants(opened_ns=7, sealed_ns=1_500_000_007),
         )
         rough = closing_of(
@@ -70,20 +72,20 @@ def mixed(path: Path, opening: Opening, closing_of: Closing) -> Path:
 
 
 def test_receipts_shows_a_line_for_every_stream(mixed: Path) -> None:
-    """Stream, cause, category, model, chunks, tokens with source, waste, prevented, close, time."""
+    """Stream, cause, category, model, chunks, tokens with source, waste, prevented, price, close, time."""
     result = _call("receipts", mixed)
     assert result.exit_code == 0
     lines = _lines(result)
     assert list(lines) == ["crashed", "open", "exact", "rough"]
     assert " ".join(lines["exact"]) == (
-        "exact CLIENT_DISCONNECT user m3 9/7/6/1 12 provider_final 0 0..400 confirmed 1.50"
+        "exact CLIENT_DISCONNECT user m3 9/7/6/1 12 provider_final 0 0..400 0.0075 USD confirmed 1.50"
     )
     assert " ".join(lines["rough"]) == (
-        "rough COMPLETED completed 9/7/6/1 ~30 20..40 heuristic >=5 unknown confirmed 0.00"
+        "rough COMPLETED completed 9/7/6/1 ~30 20..40 heuristic >=5 unknown unpriced confirmed 0.00"
     )
     assert " ".join(lines["open"]) == "open m2 open"
     assert " ".join(lines["crashed"]) == (
-        "crashed CRASHED system m1 unknown 0..40 0..40 0..40 unconfirmed, recovered"
+        "crashed CRASHED system m1 unknown 0..40 0..40 0..40 unknown unconfirmed, recovered"
     )
 
 
@@ -93,10 +95,56 @@ def test_receipts_adds_up_what_is_known(mixed: Path) -> None:
     assert total == (
         "Total: 4 streams, 1 open, produced 18 (+ 1 unknown), committed 14 (+ 1 unknown),"
         " consumed 12 (+ 1 unknown), late 2 (+ 1 unknown), tokens 42 (+ 1 unknown),"
-        " waste 0 (+ 2 unknown), prevented at most 440 (+ 1 unknown)\n"
+        " waste 0 (+ 2 unknown), prevented at most 440 (+ 1 unknown),"
+        " price 0.0075 USD (+ 2 unpriced)\n"
     )
     crashed = _call("receipts", mixed, "--cause", "crashed").stdout
     assert "1 streams, 0 open, produced unknown" in crashed
+
+
+@pytest.mark.parametrize(
+    ("price", "text"),
+    [
+        ({}, "unknown"),
+        ({"unpriced": "no_source"}, "unpriced"),
+        ({"unpriced": "unknown_model"}, "unpriced unknown_model"),
+        ({"total": "0.000000000000", "currency": "EUR"}, "0.00 EUR"),
+        ({"total": "12.340000000001", "currency": "EUR"}, "12.340000000001 EUR"),
+        (
+            {"total": "2.000000000000", "lower": "2.000000000000", "currency": "USD"},
+            "~2.00 >=2.00 USD",
+        ),
+        (
+            {
+                "total": "2.000000000000",
+                "lower": "1.500000000000",
+                "upper": "3.000000000000",
+                "currency": "USD",
+            },
+            "~2.00 1.50..3.00 USD",
+        ),
+        (
+            {"unpriced": "unknown_usage", "lower": "1.500000000000", "currency": "USD"},
+            ">=1.50 USD",
+        ),
+        ({"total": 7, "currency": []}, "unknown"),
+        ({"total": "7", "unpriced": []}, "unpriced []"),
+    ],
+)
+def test_a_price_is_shown_with_every_digit_and_its_bounds(price: dict[str, Any], text: str) -> None:
+    """Unknown is not zero, zero is, and what was forged is no traceback (G12)."""
+    assert price_text(price) == text
+
+
+def test_totals_are_kept_apart_by_currency() -> None:
+    """P37: euros and dollars have two sums; what has no total is counted beside them."""
+    total = PriceSum()
+    assert str(total) == "unpriced"
+    for currency in ("USD", "EUR", "USD"):
+        total.add({"total": "0.100000000000", "currency": currency})
+    assert str(total) == "0.10 EUR and 0.20 USD"
+    total.add({"unpriced": "unknown_usage", "lower": "1.000000000000", "currency": "USD"})
+    assert str(total) == "0.10 EUR and 0.20 USD (+ 1 unpriced)"
 
 
 def test_receipts_can_be_narrowed(mixed: Path) -> None:

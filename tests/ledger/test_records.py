@@ -19,17 +19,21 @@ from streamguard_core import (
     CountSource,
     OpenRecord,
     Party,
+    Price,
+    PricePart,
     Receipt,
     Signal,
     Usage,
     UsageError,
 )
 from streamguard_ledger import canonical, records
+from streamguard_ledger.numbers import contradictions
 from streamguard_ledger.records import Draft, Ref, close_draft, crashed_draft, open_draft
 
 Opening = Callable[..., OpenRecord]
 Closing = Callable[..., Receipt]
 PLACE: dict[str, Any] = {"log": "l", "writer": "w", "seq": 3, "prev": "p", "record_id": "r"}
+ZERO = "0.000000000000"
 OPENED = Ref("w", 1, "ab")
 
 
@@ -95,6 +99,54 @@ def test_reported_usage_is_kept_to_the_letter(closing_of: Closing) -> None:
     said = _written(close_draft(closing_of(usage=Usage(reported=reported)), None))
     assert json.loads(said["usage"]["reported"]) == reported
     assert list(json.loads(said["usage"]["reported"])) == ["z", "a", "s"]
+
+
+def test_what_an_attempt_s_provider_reported_is_kept_as_well(closing_of: Closing) -> None:
+    """Each attempt has its provider's own object as text; what cannot be kept is named with its place."""
+    kept, lost = {"cost": 1.5}, {"cost": Decimal(1)}
+    attempts = (
+        Attempt(),
+        Attempt(usage=Usage(reported=kept)),
+        Attempt(usage=Usage(reported=lost)),
+        Attempt(usage=Usage.reported_by_provider(output=1)),
+    )
+    said = _written(close_draft(closing_of(attempts=attempts), None))
+    assert json.loads(said["attempts"][1]["usage"]["reported"]) == kept
+    assert "reported" not in said["attempts"][2]["usage"]
+    assert said["left_out"] == ["attempts.2.usage.reported"]
+    assert said["attempts"][3]["usage"]["output"]["value"] == 1
+
+
+def test_prices_are_written_to_the_last_digit(closing_of: Closing) -> None:
+    """Amounts are strings, which no reader rounds; the record verifies."""
+    unit, amount = "0.000002500000", "9007199254740993.000002500000"
+    price = Price(
+        total=amount,
+        currency="USD",
+        parts={
+            "input": PricePart(amount=amount),
+            "output": PricePart(tokens=0, unit=unit, amount=ZERO),
+        },
+        row="ab" * 32,
+        tier="base",
+    )
+    said = _written(close_draft(closing_of(attempts=(Attempt(price=price),), price=price), None))
+    assert (
+        said["price"]
+        == said["attempts"][0]["price"]
+        == {
+            "total": amount,
+            "currency": "USD",
+            "parts": {
+                "input": {"amount": amount},
+                "output": {"tokens": 0, "unit": unit, "amount": ZERO},
+            },
+            "row": "ab" * 32,
+            "tier": "base",
+        }
+    )
+    assert "left_out" not in said
+    assert list(contradictions(said)) == []
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,7 @@ def test_newer_records_are_not_called_ok(whole: Path, edit: Edit) -> None:
         (3, {"kind": "WRITER_RECOVERED", "stream_id": None}, "does not say where"),
         (4, {"cause": "BOREDOM"}, "its cause is not known"),
         (4, {"consumed": 8}, "consumed is more than committed"),
+        (4, {"price": {"total": "0", "currency": "USD"}}, "a price contradicts itself"),
         (4, {"stream_id": "s0"}, "UNIQUE"),
         (4, {"open_ref": 7}, "its reference to the OPEN record is none"),
         (4, {"open_ref": {"writer": "x", "seq": 3, "hash": "y"}}, "refers to another OPEN"),

@@ -193,6 +193,12 @@ os._exit(verify(sys.argv[1]).exit_code)
         shutil.rmtree(copy)
 
 
+ZERO = "0.000000000000"
+PAID = {"total": "0.000000000001", "currency": "USD"}
+EUROS = PAID | {"currency": "EUR"}
+MIXED = {"unpriced": "mixed_currencies"}
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
@@ -211,12 +217,24 @@ os._exit(verify(sys.argv[1]).exit_code)
         ({"usage": {"input": {"lower": -1}}}, "usage.input is not lower"),
         ({"usage": {"reported": "{}"}}, None),
         ({"usage": 3}, None),
+        ({"price": {"unpriced": "no_source"}}, None),
+        ({"price": {"total": "1", "currency": "USD"}}, "a price contradicts itself"),
+        ({"price": {"total": 1.5, "currency": "USD"}}, "a price contradicts itself"),
+        ({"price": {}}, "a price contradicts itself"),
+        ({"price": {"unpriced": "no_source"}, "attempts": 7}, None),
+        ({"price": {"unpriced": "no_source"}, "attempts": [7, {}]}, None),
+        ({"price": PAID, "attempts": [{"price": PAID}]}, None),
+        ({"price": {"unpriced": "no_source"}, "attempts": [{"price": PAID}]}, "price is not what"),
+        ({"price": PAID, "attempts": [{"price": PAID}, {"price": PAID}]}, "price is not what"),
+        ({"price": PAID, "attempts": [{"price": PAID}, {"price": EUROS}]}, "price is not what"),
+        ({"price": MIXED, "attempts": [{"price": PAID}, {"price": EUROS}]}, None),
+        ({"price": PAID | {"parts": {"input": {"amount": ZERO}}}}, "a price contradicts itself"),
     ],
 )
 def test_numbers_that_contradict_each_other_are_named(
     closing_of: Closing, changes: dict[str, Any], what: str | None
 ) -> None:
-    """P27: consumed <= committed <= produced, and lower <= value <= upper, wherever known."""
+    """P27, P31: consumed <= committed <= produced, lower <= value <= upper, and money that adds up."""
     receipt = close_draft(closing_of(), None).fields | changes
     found = list(contradictions(receipt))
     assert (found == []) if what is None else (len(found) == 1 and found[0].startswith(what))
