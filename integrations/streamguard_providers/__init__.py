@@ -7,6 +7,7 @@ from streamguard_providers.anthropic_usage import anthropic_iterations, anthropi
 from streamguard_providers.continuation import Continuation
 from streamguard_providers.dialects import Dialect, ToolFragment
 from streamguard_providers.errors import CutOffReadError, EventTooLarge, ProviderError
+from streamguard_providers.gemini import Gemini
 from streamguard_providers.json_array import JSONArrayDecoder
 from streamguard_providers.lookup import cancel_response, look_up
 from streamguard_providers.ndjson import NDJSONDecoder
@@ -29,6 +30,7 @@ __all__ = [
     "CutOffReadError",
     "Dialect",
     "EventTooLarge",
+    "Gemini",
     "GuardedAsyncTransport",
     "GuardedTransport",
     "JSONArrayDecoder",

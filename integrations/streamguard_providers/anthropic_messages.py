@@ -15,6 +15,7 @@ from streamguard_providers.dialects import (
     lenient,
     mapping_in,
     number_in,
+    raw_in,
     text_in,
     tool_chunk,
 )
@@ -314,14 +315,13 @@ def _lenient_delta(odd: dict[str, Any]) -> _Delta:
 
 def _lenient_block(value: object) -> _Block:
     odd = mapping_in(value) or {}
-    given = odd.get("input")
     return _Block(
         type=text_in(odd.get("type")),
         text=text_in(odd.get("text")),
         thinking=text_in(odd.get("thinking")),
         id=text_in(odd.get("id")),
         name=text_in(odd.get("name")),
-        input=msgspec.Raw() if given is None else msgspec.Raw(msgspec.json.encode(given)),
+        input=raw_in(odd.get("input")),
     )
 
 

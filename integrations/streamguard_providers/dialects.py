@@ -127,3 +127,14 @@ def number_in(value: object) -> int | None:
     if isinstance(value, float) and not value.is_integer():
         return None
     return int(value) if value >= 0 else None
+
+
+def raw_in(value: object) -> msgspec.Raw:
+    """A field that is handed on as it was written, written again; nothing for null."""
+    if value is None:
+        return msgspec.Raw()
+    try:
+        written = text_in(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) or ""
+    except RecursionError:
+        return msgspec.Raw()
+    return msgspec.Raw(written.encode())

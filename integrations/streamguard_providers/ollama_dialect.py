@@ -14,6 +14,7 @@ from streamguard_providers.dialects import (
     lenient,
     mapping_in,
     number_in,
+    raw_in,
     text_in,
     tool_chunk,
 )
@@ -170,12 +171,11 @@ def _lenient_message(odd: dict[str, Any]) -> _Message:
     for item in items_in(odd.get("tool_calls")):
         call = mapping_in(item) or {}
         function = mapping_in(call.get("function")) or {}
-        arguments = msgspec.Raw(msgspec.json.encode(function.get("arguments")))
         calls.append(
             _ToolCall(
                 function=_Function(
                     name=text_in(function.get("name")),
-                    arguments=arguments,
+                    arguments=raw_in(function.get("arguments")),
                     index=number_in(function.get("index")),
                 ),
                 id=text_in(call.get("id")),

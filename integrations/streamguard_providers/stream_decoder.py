@@ -10,6 +10,8 @@ from streamguard_core import AnyChunk, TruncatedStream, Usage
 from streamguard_providers.anthropic_messages import Anthropic
 from streamguard_providers.dialects import Dialect, lenient
 from streamguard_providers.errors import ProviderError, provider_error
+from streamguard_providers.gemini import Gemini
+from streamguard_providers.json_array import JSONArrayDecoder
 from streamguard_providers.ndjson import NDJSONDecoder
 from streamguard_providers.ollama_dialect import Ollama
 from streamguard_providers.openai_chat import OpenAIChat
@@ -18,6 +20,8 @@ from streamguard_providers.sse import SSEDecoder
 MAX_MALFORMED: Final = 16
 _MAX_BODY: Final = 4 * 1024 * 1024
 _GZIP: Final = b"\x1f\x8b"
+#: What may stand before a document: blanks, and the bytes of a byte order mark, cut anywhere.
+_BEFORE: Final = b"\xef\xbb\xbf \t\r\n"
 _log = logging.getLogger("streamguard.providers")
 
 
@@ -29,7 +33,7 @@ class StreamDecoder:
 
     Args:
         dialect: reads the payloads.
-        framing: cuts the bytes into payloads; server-sent events or NDJSON.
+        framing: cuts the bytes into payloads; server-sent events, NDJSON or the items of an array.
         max_malformed: payloads that may be skipped because they cannot be read; one more is an
             error.
     """
@@ -37,7 +41,7 @@ class StreamDecoder:
     def __init__(
         self,
         dialect: Dialect,
-        framing: SSEDecoder | NDJSONDecoder,
+        framing: SSEDecoder | NDJSONDecoder | JSONArrayDecoder,
         *,
         max_malformed: int = MAX_MALFORMED,
     ) -> None:
@@ -57,6 +61,11 @@ class StreamDecoder:
     def anthropic(cls, provider: str = "anthropic") -> StreamDecoder:
         """For Anthropic's messages as server-sent events."""
         return cls(Anthropic(provider), SSEDecoder())
+
+    @classmethod
+    def gemini(cls, provider: str = "gemini") -> StreamDecoder:
+        """For Gemini's `streamGenerateContent`: server-sent events, or the array without `alt=sse`."""
+        return cls(Gemini(provider), SSEDecoder())
 
     @classmethod
     def ollama(cls, provider: str = "ollama") -> StreamDecoder:
@@ -107,7 +116,7 @@ class StreamDecoder:
                 and says nothing of it.
         """
         if self._first and data:
-            self._look(data)
+            data = self._look(data)
         if self._whole is not None:
             if len(self._whole) + len(data) > _MAX_BODY:
                 raise provider_error(
@@ -132,7 +141,7 @@ class StreamDecoder:
         """
         if self.dialect.error is not None:
             raise self.dialect.error
-        if self.dialect.complete:
+        if self.dialect.complete and (self.dialect.done or not self.framing.truncated):
             return
         if not self.dialect.done:
             raise self.truncated("ended")
@@ -151,11 +160,11 @@ class StreamDecoder:
         dialect = self.dialect
         chunks: list[AnyChunk] = []
         skipped = dialect.malformed
-        lines = isinstance(self.framing, NDJSONDecoder)
+        events = isinstance(self.framing, SSEDecoder)
         for unit in units:
             if dialect.done:
                 break
-            if lines:
+            if not events:
                 chunks += dialect.decode(unit)
             elif unit.event == b"error":
                 dialect.fail(lenient(unit.data) or unit.text)
@@ -175,11 +184,11 @@ class StreamDecoder:
         if self.dialect.malformed > self._max_malformed:
             self.dialect.fail({"type": "malformed_stream"})
 
-    def _look(self, data: bytes) -> None:
-        """Look at the first bytes: is this what the framing expects?"""
-        start = data.lstrip()
+    def _look(self, data: bytes) -> bytes:
+        """Look at the first bytes: is this what the framing expects? Returns what to feed it."""
+        start = data.lstrip(_BEFORE)
         if not start:
-            return
+            return data
         self._first = False
         if data.startswith(_GZIP):
             raise provider_error(
@@ -188,6 +197,14 @@ class StreamDecoder:
             )
         if start.startswith(b"<"):
             raise provider_error(self.dialect.provider, what="sent HTML instead of a stream")
-        if isinstance(self.framing, SSEDecoder) and start.startswith((b"{", b"[")):
+        if not isinstance(self.framing, SSEDecoder) or not start.startswith((b"{", b"[")):
+            return data
+        if isinstance(self.dialect, Gemini):
+            # Without `alt=sse` the stream is an array; an error may be an object alone.
+            before = self.framing.offset + len(data) - len(start)
+            self.framing = JSONArrayDecoder()
+            self.framing.offset = before
+        else:
             # An error body, or the whole answer of a server that ignores `stream`.
             self._whole = bytearray()
+        return start

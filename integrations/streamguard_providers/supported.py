@@ -16,6 +16,7 @@ SUPPORTED: Final[dict[str, str]] = {
     "httpx2": "2.x, which openai 3.x is built on",
     "openai": "chat completions as server-sent events, and the servers that imitate them",
     "anthropic": "messages as server-sent events",
+    "gemini": "streamGenerateContent as server-sent events or as an array, at Google AI and Vertex AI",
     "ollama": "/api/chat and /api/generate as NDJSON",
 }
 

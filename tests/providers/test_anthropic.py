@@ -616,6 +616,8 @@ def test_half_a_surrogate_pair_becomes_a_replacement() -> None:
         b'data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"a\\ud83d"}}\n\n'
     )
     assert decoded(half).chunks == ["a\ufffd"]
+    call = block(0, "tool_use", **TOOL, input={"a": "x"}).replace(b'"x"', b'"a\\ud83d"')
+    assert json.loads(decoded(start(), call, stop(), END).tools()[0][2]) == {"a": "a\ufffd"}
 
 
 @pytest.mark.parametrize("bad", [b"{", b"null", b"[1]", b'"text"', b"5", b"nope", b"[" * 5000])

@@ -97,7 +97,13 @@ def test_odd_tool_calls() -> None:
     """Tool calls are taken as far as they can be read."""
     calls = [{"id": "x", "function": {"name": "f", "arguments": {"a": 1}}}, {"function": 5}]
     got = decoded({"message": {"content": 5, "tool_calls": calls}})
-    assert got.tools() == [("x", "f", '{"a":1}'), (None, None, "null")]
+    assert got.tools() == [("x", "f", '{"a":1}'), (None, None, "")]
+
+
+def test_half_a_character_in_arguments_becomes_a_replacement() -> None:
+    """Halves of characters in a tool call's arguments raise nothing."""
+    line = b'{"message":{"tool_calls":[{"function":{"name":"f","arguments":{"a":"\\ud83d"}}}]}}'
+    assert json.loads(decoded(line).tools()[0][2]) == {"a": "\ufffd"}
 
 
 def test_several_tool_calls_are_numbered() -> None:
