@@ -50,6 +50,8 @@ class Call:
         self._report: Report | None = None
         self._leave: Callable[[], object] | None = None
         self.connected = False
+        self._watched = False
+        """True once the transport tells what it does: then a connection that stood was seen."""
         self._transport: Any = None
         self._connection: Any = None
         self._network: Any = None
@@ -136,6 +138,7 @@ class Call:
             closed_ns=self._clock(),
             bytes_received=self.bytes_received,
             cut=self.was_cut,
+            connected=self.connected or (False if self._watched else None),
         )
 
     def cut_off(self) -> CutOffError:
@@ -182,6 +185,7 @@ class Call:
         Raises:
             CutOffError: when the cutoff came while there was nothing to close yet.
         """
+        self._watched = True
         prefix, _, name = event.partition(".")
         dialled = prefix == "connection" and name in _DIALLED
         sending = name == "send_request_headers.started"
