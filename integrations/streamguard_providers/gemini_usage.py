@@ -20,6 +20,8 @@ _COUNTS: Final = (
 
 def tells_tokens(reported: Mapping[str, Any]) -> bool:
     """Whether there is a count of tokens in it; the first ones often name the kind of traffic only."""
+    if reported.get("promptTokenCount") is not None:
+        return True
     return any(reported.get(name) is not None for name in _COUNTS)
 
 

@@ -19,6 +19,7 @@ MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LF: Final = 10
+_BLANK: Final = b"\n\n"
 _COLON: Final = 58
 _DATA: Final = b"data: "
 _NEXT: Final = b"\n\ndata: "
@@ -82,6 +83,7 @@ class SSEDecoder:
         "_event",
         "_has_data",
         "_id",
+        "_idle",
         "_max",
         "_open",
         "_size",
@@ -108,6 +110,8 @@ class SSEDecoder:
         self._start: bytes | None = b""
         """What may still become a byte order mark; None once that is decided."""
         self._skip_lf = False
+        self._idle = False
+        """Nothing is unfinished: what comes next begins a block."""
         self._tail = bytearray()
         """The unfinished line."""
         self._discarding = False
@@ -148,6 +152,14 @@ class SSEDecoder:
                 "feed() is not allowed after close() or EventTooLarge: make a new decoder"
             )
         self.offset += len(data)
+        events: list[SSEEvent] = []
+        if self._idle:
+            # Whole blocks in one piece: that is how most servers send them.
+            plain = data.replace(b"\r\n", b"\n") if data.endswith(b"\r\n") else data
+            if plain.endswith(_BLANK) and b"\r" not in plain:
+                if not self._blocks(plain, events):
+                    self._lines(plain, events)
+                return events
         if self._start is not None:
             data = self._without_bom(data)
         if self._skip_lf and data:
@@ -158,18 +170,8 @@ class SSEDecoder:
             # A CR ends its line at once; the LF that may follow in the next piece belongs to it.
             self._skip_lf = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        events: list[SSEEvent] = []
-        end = data.rfind(b"\n") + 1
-        if not end:
-            if data:
-                self._keep(data)
-            return events
-        whole = data[:end]
-        if self._tail or self._discarding:
-            whole = self._joined(whole)
-        self._parse(whole, events)
-        if end < len(data):
-            self._keep(data[end:])
+        if data:
+            self._take_in(data, events)
         return events
 
     def close(self) -> list[SSEEvent]:
@@ -194,28 +196,68 @@ class SSEDecoder:
 
     # -- lines -------------------------------------------------------------------------------------
 
+    def _take_in(self, data: bytes, events: list[SSEEvent]) -> None:
+        """Read the lines that are complete, and keep the rest."""
+        end = data.rfind(b"\n") + 1
+        if end:
+            whole = data[:end]
+            if self._tail or self._discarding:
+                whole = self._joined(whole)
+            if whole:
+                self._parse(whole, events)
+        if end < len(data):
+            self._keep(data[end:])
+        self._idle = not (self._tail or self._discarding or self._open or self._skip_lf)
+
     def _parse(self, whole: bytes, events: list[SSEEvent]) -> None:
-        """Read complete lines."""
-        # Nearly every block of nearly every LLM stream is one data line, or that after a name.
-        if not self._open and whole.endswith(b"\n\n") and len(whole) <= self._max:
-            if whole.startswith(_DATA):
-                parts = whole[6:-2].split(_NEXT)
-                if whole.count(b"\n") == 2 * len(parts):
-                    self.last_event_id = name = self._id
-                    events += [SSEEvent(part, b"", name) for part in parts]
-                    return
-            elif whole.startswith(_EVENT) and self._named(whole, events):
-                return
+        """Read complete lines: the rest of a block, whole blocks, and the beginning of one."""
+        begin = 0
+        if self._open:
+            blank = -1 if whole[0] == _LF else whole.find(_BLANK, 0)
+            begin = blank + 2 if blank >= 0 or whole[0] == _LF else len(whole)
+            self._lines(whole[:begin], events)
+        end = whole.rfind(_BLANK) + 2
+        if begin < end and self._blocks(whole[begin:end], events):
+            begin = end
+        if begin < len(whole):
+            self._lines(whole[begin:], events)
+
+    def _lines(self, whole: bytes, events: list[SSEEvent]) -> None:
         for line in whole.split(b"\n")[:-1]:
             if line:
                 self._field(line, events)
             else:
                 self._dispatch(events)
 
-    def _named(self, whole: bytes, events: list[SSEEvent]) -> bool:
+    def _blocks(self, whole: bytes, events: list[SSEEvent]) -> bool:
+        """Read whole blocks of the kinds that nearly all are; False when there are others too.
+
+        These are one data line, and one that follows the event's name.
+        """
+        if len(whole) > self._max:
+            return False
+        ends = whole.count(b"\n")
+        if whole.startswith(_DATA):
+            parts = whole[6:-2].split(_NEXT)
+            if ends != 2 * len(parts):
+                return False
+            self.last_event_id = last = self._id
+            events += [SSEEvent(part, b"", last) for part in parts]
+            return True
+        if not whole.startswith(_EVENT):
+            return False
+        if ends == 3:
+            name, found, data = whole[7:-2].partition(_THEN_DATA)
+            if found:
+                self.last_event_id = last = self._id
+                events.append(SSEEvent(data, name, last))
+            return bool(found)
+        return self._named(whole, ends, events)
+
+    def _named(self, whole: bytes, ends: int, events: list[SSEEvent]) -> bool:
         """Read blocks of a name and one data line each; False when there are others among them."""
         parts = whole[7:-2].split(_NEXT_EVENT)
-        if whole.count(b"\n") != 3 * len(parts):
+        if ends != 3 * len(parts):
             return False
         # That is one line end within each, unless one has none at all.
         pairs = [part.partition(_THEN_DATA) for part in parts]

@@ -160,6 +160,43 @@ def test_cuts_make_no_difference(lines: list[tuple[bytes, bytes]], data: st.Data
         assert getattr(pieces, name) == getattr(whole, name), name
 
 
+BLOCKS = st.sampled_from(
+    [
+        b"data: a",
+        b"event: x\ndata: a",
+        b"event: x",
+        b"event: x\ndata: a\ndata: b",
+        b"event:x\ndata:a",
+        b"event:  x\ndata:  a",
+        b"data: a\nevent: x",
+        b"event: x\ndata: event: y",
+        b"id: 1\ndata: a",
+        b": hi",
+        b"",
+    ]
+)
+
+
+@given(st.lists(BLOCKS, max_size=8), st.sampled_from([b"\n", b"\r\n", b"\r"]), st.data())
+@settings(deadline=None)
+def test_whole_blocks_are_read_as_their_lines_are(
+    blocks: list[bytes], end: bytes, data: st.DataObject
+) -> None:
+    """Pieces of whole blocks, for which there is a short way, give what their single bytes give."""
+    stream = b"".join(block + b"\n\n" for block in blocks).replace(b"\n", end)
+    places = data.draw(st.lists(st.integers(0, len(stream)), max_size=4).map(sorted))
+    decoder = SSEDecoder()
+    events: list[SSEEvent] = []
+    for a, b in zip([0, *places], [*places, len(stream)], strict=True):
+        events += decoder.feed(stream[a:b])
+    single = SSEDecoder()
+    expected = [event for at in range(len(stream)) for event in single.feed(stream[at : at + 1])]
+    assert events == expected
+    assert (decoder.last_event_id, decoder.comments) == (single.last_event_id, single.comments)
+    assert decoder.close() == single.close()
+    assert decoder.truncated == single.truncated
+
+
 def test_says_how_it_ended() -> None:
     """A last event without its blank line is handed over and told of; half of one is dropped and told of."""
     whole = SSEDecoder()
