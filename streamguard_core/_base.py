@@ -169,6 +169,8 @@ class SessionBase(SessionTerms):
         """One finished call to a provider; the first 64 are kept."""
         if len(self._about.attempts) < MAX_ATTEMPTS:
             self._about.attempts += (attempt,)
+        else:
+            self._about.attempts_beyond += 1
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` at the cutoff, in the same step; at once when that has passed. Returns its undo."""

@@ -20,6 +20,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ERROR: Final = 400
 _REFUSED: Final = Price(unpriced=Unpriced.REFUSED)
 _FAILED: Final = Price(unpriced=Unpriced.PRICER_FAILED)
+_UNCOUNTED: Final = Price(unpriced=Unpriced.UNKNOWN_USAGE)
 _MIXED: Final = Price(unpriced=Unpriced.MIXED_CURRENCIES)
 
 
@@ -36,7 +37,7 @@ def priced(receipt: Receipt, pricer: Pricer | None) -> Receipt:
         total = asked.price(receipt.provider, receipt.model, receipt.usage, receipt.opened_us)
         return msgspec.structs.replace(receipt, price=total)
     attempts = tuple(_with_price(one, asked, receipt) for one in attempts)
-    return msgspec.structs.replace(receipt, attempts=attempts, price=_together(attempts))
+    return msgspec.structs.replace(receipt, attempts=attempts, price=_together(attempts, receipt))
 
 
 class _Asked:
@@ -107,8 +108,11 @@ def _called_us(attempt: Attempt, receipt: Receipt) -> int:
     return receipt.opened_us + (started_ns - opened_ns) // 1000
 
 
-def _together(attempts: Sequence[Attempt]) -> Price:
+def _together(attempts: Sequence[Attempt], receipt: Receipt) -> Price:
+    prices = [one.price for one in attempts if one.price is not None]
+    if receipt.attempts_beyond:
+        prices.append(_UNCOUNTED)
     try:
-        return sum_prices(one.price for one in attempts if one.price is not None)
+        return sum_prices(prices)
     except UsageError:
         return _MIXED

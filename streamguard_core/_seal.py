@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -27,6 +27,7 @@ class Description(msgspec.Struct, kw_only=True, gc=False):
     max_tokens: int | None = None
     tags: Mapping[str, str] = {}
     attempts: tuple[Attempt, ...] = ()
+    attempts_beyond: int = 0
     termination: Termination | None = None
     """The row that was used: to decide on a disconnect, or to say what a cut has prevented."""
 
@@ -44,17 +45,20 @@ def heed_attempts(protocol: StreamProtocol, about: Description) -> None:
     about.request_id = about.request_id or last.request_id
     protocol.provider_finished(
         last.finish if protocol.finish is None else None,
-        _usage_of(about.attempts) if protocol.usage is NO_USAGE else None,
+        _usage_of(about) if protocol.usage is NO_USAGE else None,
     )
 
 
-def _usage_of(attempts: Sequence[Attempt]) -> Usage | None:
+def _usage_of(about: Description) -> Usage | None:
     """Money is spent per attempt. One that was refused and reported nothing has cost nothing."""
     spent = [
         attempt.usage
-        for attempt in attempts
+        for attempt in about.attempts
         if attempt.usage is not None or attempt.outcome is not AttemptOutcome.FAILED
     ]
+    if about.attempts_beyond:
+        # Of those nothing is known any more: what is known is at least so much.
+        spent.append(None)
     return total_usage(spent) if any(usage is not None for usage in spent) else None
 
 
@@ -93,6 +97,7 @@ def build_receipt(protocol: StreamProtocol, about: Description, sealed_us: int) 
         request_id=about.request_id,
         max_tokens=about.max_tokens,
         attempts=about.attempts,
+        attempts_beyond=about.attempts_beyond,
         tags=about.tags,
     )
 

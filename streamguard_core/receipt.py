@@ -155,6 +155,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     max_tokens: int | None = None
     attempts: tuple[Attempt, ...] = ()
+    attempts_beyond: int = 0
+    """Further calls, which were only counted: the price and the usage are at least those of `attempts`."""
     price: Price = UNPRICED
     """What the attempts cost together; that of `usage` where no attempt was reported."""
     tags: Mapping[str, str] = {}

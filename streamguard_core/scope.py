@@ -10,6 +10,7 @@ from typing import Protocol
 from streamguard_core.causes import Cause
 from streamguard_core.ledger import Ledger, check_ledger
 from streamguard_core.observers import Observer
+from streamguard_core.price import Pricer, check_pricer
 from streamguard_core.producers import Report
 from streamguard_core.recorded import RecordedStream
 
@@ -32,21 +33,24 @@ class Scope:
 
     Args:
         ledger: where the streams of such calls are recorded.
+        prices: what such calls cost.
         observers: are told of them.
         tags: for their receipts.
 
     Raises:
-        UsageError: when `ledger` is none.
+        UsageError: when `ledger` is none, or `prices` are none.
     """
 
     def __init__(
         self,
         *,
         ledger: Ledger | None = None,
+        prices: Pricer | None = None,
         observers: tuple[Observer, ...] = (),
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self.ledger = None if ledger is None else check_ledger(ledger)
+        self.prices = None if prices is None else check_pricer(prices)
         self._observers = observers
         self._tags = tags
         self.members: list[Governed] = []
@@ -73,6 +77,7 @@ class Scope:
             max_tokens=max_tokens,
             tags=self._tags,
             ledger=self.ledger,
+            prices=self.prices,
             observers=self._observers,
         )
 

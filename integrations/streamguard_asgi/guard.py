@@ -51,7 +51,7 @@ def guard_stream(
 
     Args:
         endpoint: what is decorated.
-        options: see `StreamOptions`; without `ledger` the middleware's is used.
+        options: see `StreamOptions`; without `ledger` or `prices` the middleware's are used.
 
     Raises:
         UsageError: when `endpoint` is not callable.
@@ -147,10 +147,8 @@ class _Call:
                 raise
 
     def _open(self, guard: RequestGuard) -> StreamSession:
-        options = self._of_session
-        session = StreamSession(
-            None, **(options if "ledger" in options else options | {"ledger": guard.ledger})
-        )
+        usual = {"ledger": guard.ledger, "prices": guard.prices}
+        session = StreamSession(None, **(usual | self._of_session))
         guard.add(session)
         guard.session = session
         return session

@@ -8,8 +8,9 @@ from typing import Any
 from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
 from streamguard_asgi.receive import DEFAULT_LIMIT
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
-from streamguard_core import Ledger, UsageError, current_scope, use_scope
+from streamguard_core import Ledger, Pricer, UsageError, current_scope, use_scope
 from streamguard_core.ledger import check_ledger
+from streamguard_core.price import check_pricer
 
 
 class StreamGuardMiddleware:
@@ -21,6 +22,7 @@ class StreamGuardMiddleware:
     Args:
         app: the application.
         ledger: where streams are recorded that name no ledger of their own.
+        prices: what the calls of streams cost that name no price source of their own.
         on_receipt: called with the receipt of each stream once it is sealed; a function or a
             coroutine function. What it raises is logged and changes nothing.
         buffer_limit: how much of a request's body is read ahead of the application, in bytes, so
@@ -30,7 +32,7 @@ class StreamGuardMiddleware:
             the same.
 
     Raises:
-        UsageError: when a bound is not positive, or `ledger` is none.
+        UsageError: when a bound is not positive, or `ledger` or `prices` is none.
 
     Example:
         >>> from starlette.applications import Starlette
@@ -43,6 +45,7 @@ class StreamGuardMiddleware:
         app: ASGIApp,
         *,
         ledger: Ledger | None = None,
+        prices: Pricer | None = None,
         on_receipt: OnReceipt | None = None,
         buffer_limit: int = DEFAULT_LIMIT,
         shutdown_grace: float = 5.0,
@@ -54,6 +57,7 @@ class StreamGuardMiddleware:
             )
         self.app = app
         self._ledger = None if ledger is None else check_ledger(ledger)
+        self._prices = None if prices is None else check_pricer(prices)
         self._on_receipt = on_receipt
         self._buffer_limit = buffer_limit
         self._shutdown_grace = shutdown_grace
@@ -67,6 +71,7 @@ class StreamGuardMiddleware:
             return
         guard = RequestGuard(
             ledger=self._ledger,
+            prices=self._prices,
             on_receipt=self._on_receipt,
             close_timeout=self._shutdown_grace,
             late=self._late,

@@ -17,6 +17,7 @@ from streamguard_core import (
     Governed,
     Ledger,
     Notice,
+    Pricer,
     Receipt,
     RecordedStream,
     Scope,
@@ -37,6 +38,7 @@ class RequestGuard(Scope):
 
     Args:
         ledger: where streams of this request are recorded that name no ledger of their own.
+        prices: what the calls of streams cost that name no price source of their own.
         on_receipt: called with the receipt of each stream.
         close_timeout: how long the end of the request waits for its streams to be sealed, in
             seconds.
@@ -51,11 +53,12 @@ class RequestGuard(Scope):
         self,
         *,
         ledger: Ledger | None = None,
+        prices: Pricer | None = None,
         on_receipt: OnReceipt | None = None,
         close_timeout: float = 5.0,
         late: set[asyncio.Future[Any]] | None = None,
     ) -> None:
-        super().__init__(ledger=ledger, observers=(self._noticed,))
+        super().__init__(ledger=ledger, prices=prices, observers=(self._noticed,))
         self.sessions: list[StreamSession] = []
         self._streams: list[StreamSession | RecordedStream] = []
         self.responded = False

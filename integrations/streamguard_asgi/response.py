@@ -197,6 +197,7 @@ class GuardedResponse(Response):
             )
         options: dict[str, Any] = dict(self._options)
         options.setdefault("ledger", guard.ledger)
+        options.setdefault("prices", guard.prices)
         return StreamSession(self._content, **options)
 
     def _headers_for(self, form: Format, stream_id: str | None) -> RawHeaders:

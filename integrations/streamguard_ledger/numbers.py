@@ -57,6 +57,8 @@ def _wrong_prices(receipt: dict[str, Any]) -> Iterator[str]:
         return
     if price is None or not paid:
         return
+    if receipt.get("attempts_beyond"):
+        paid.append(Price(unpriced=Unpriced.UNKNOWN_USAGE))
     try:
         together = sum_prices(paid)
     except UsageError:

@@ -216,6 +216,19 @@ async def test_attempts_in_two_currencies_have_no_sum() -> None:
     assert receipt.price.unpriced is Unpriced.MIXED_CURRENCIES
 
 
+async def test_calls_beyond_those_that_are_kept_leave_a_lower_bound() -> None:
+    """A sum without some of the calls is no total: it is at least so much, and says how many are missing (G12)."""
+    attempts = [Attempt(usage=USAGE) for _ in range(66)]
+    receipt = await sealed(*attempts, usage=None, prices=PerToken())
+    assert (len(receipt.attempts), receipt.attempts_beyond) == (64, 2)
+    price = receipt.price
+    assert (price.total, price.unpriced) == (None, Unpriced.UNKNOWN_USAGE)
+    assert (price.lower, price.upper) == (from_pico(64 * 15), None)
+    assert (receipt.usage.output.value, receipt.usage.output.lower) == (None, 64 * 5)
+    whole = await sealed(*attempts[:64], usage=None, prices=PerToken())
+    assert (whole.attempts_beyond, whole.price.total) == (0, from_pico(64 * 15))
+
+
 def test_the_synchronous_session_prices_too() -> None:
     """Both drivers seal alike."""
 

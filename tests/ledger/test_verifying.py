@@ -196,6 +196,7 @@ os._exit(verify(sys.argv[1]).exit_code)
 ZERO = "0.000000000000"
 PAID = {"total": "0.000000000001", "currency": "USD"}
 EUROS = PAID | {"currency": "EUR"}
+AT_LEAST = {"unpriced": "unknown_usage", "lower": PAID["total"], "currency": "USD"}
 MIXED = {"unpriced": "mixed_currencies"}
 
 
@@ -227,6 +228,8 @@ MIXED = {"unpriced": "mixed_currencies"}
         ({"price": {"unpriced": "no_source"}, "attempts": [{"price": PAID}]}, "price is not what"),
         ({"price": PAID, "attempts": [{"price": PAID}, {"price": PAID}]}, "price is not what"),
         ({"price": PAID, "attempts": [{"price": PAID}, {"price": EUROS}]}, "price is not what"),
+        ({"price": AT_LEAST, "attempts": [{"price": PAID}], "attempts_beyond": 1}, None),
+        ({"price": PAID, "attempts": [{"price": PAID}], "attempts_beyond": 1}, "price is not what"),
         ({"price": MIXED, "attempts": [{"price": PAID}, {"price": EUROS}]}, None),
         ({"price": PAID | {"parts": {"input": {"amount": ZERO}}}}, "a price contradicts itself"),
     ],
