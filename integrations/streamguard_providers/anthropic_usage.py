@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from streamguard_core import UNKNOWN, Count, CountSource, Usage
+from streamguard_core import UNKNOWN, Count, CountSource, Usage, total_usage
 from streamguard_providers.dialects import items_in, mapping_in, number_in, text_in
 
 
@@ -42,7 +42,9 @@ def anthropic_usage(
       is a lower bound; where the context was compacted or another model took over, it is neither.
       No prompt is empty: a 0 is a gateway's placeholder, and unknown.
 
-    Top-level figures leave out compactions and advisors; `anthropic_total` is with them.
+    The figures at the top leave out compactions and advisors, which are billed as well. Where the
+    model's runs are told apart (`iterations`), the value is the one at the top, and its upper bound
+    the sum of the runs, `anthropic_total`.
 
     Args:
         reported: the object; `message_start`'s overlaid with `message_delta`'s.
@@ -65,13 +67,33 @@ def anthropic_usage(
     if not final and not whole:
         whole = read = write = None
     details = mapping_in(reported.get("output_tokens_details")) or {}
-    return Usage(
+    usage = Usage(
         input=count(whole),
         cached_input=count(read),
         cache_write=count(write),
         output=count(number_in(reported.get("output_tokens"))) if output_told else UNKNOWN,
         reasoning=count(number_in(details.get("thinking_tokens"))) if output_told else UNKNOWN,
         reported=reported,
+    )
+    return _bounded_by_runs(usage, reported) if final and reported.get("iterations") else usage
+
+
+def _bounded_by_runs(usage: Usage, reported: Mapping[str, Any]) -> Usage:
+    total = anthropic_total(reported)
+
+    def bounded(top: Count, runs: Count) -> Count:
+        if top.value is None or runs.value == top.value:
+            return top
+        # A sum below the top is no bound; one that cannot be made is none either.
+        upper = runs.value if runs.value is not None and runs.value > top.value else None
+        return Count(top.value, top.value, upper, top.source)
+
+    return msgspec.structs.replace(
+        usage,
+        input=bounded(usage.input, total.input),
+        cached_input=bounded(usage.cached_input, total.cached_input),
+        cache_write=bounded(usage.cache_write, total.cache_write),
+        output=bounded(usage.output, total.output),
     )
 
 
@@ -106,16 +128,4 @@ def anthropic_total(reported: Mapping[str, Any]) -> Usage:
     runs = [run.usage for run in anthropic_iterations(reported)]
     if not runs:
         return anthropic_usage(reported)
-
-    def total(counts: list[Count]) -> int | None:
-        values = [count.value for count in counts if count.value is not None]
-        return sum(values) if len(values) == len(counts) else None
-
-    return Usage.reported_by_provider(
-        input=total([run.input for run in runs]),
-        output=total([run.output for run in runs]),
-        cached_input=total([run.cached_input for run in runs]),
-        cache_write=total([run.cache_write for run in runs]),
-        reasoning=total([run.reasoning for run in runs]),
-        reported=reported,
-    )
+    return msgspec.structs.replace(total_usage(runs), reported=reported)

@@ -35,19 +35,13 @@ _SECONDS: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 _DECODER: Final = msgspec.json.Decoder(Said)
 _UNSPECIFIED: Final = frozenset({None, 0, "", "FINISH_REASON_UNSPECIFIED"})
 
-#: What finish reasons are called that come as numbers.
-FINISH_REASONS: Final[Mapping[str, str]] = {
+#: The numbers of finish reasons on which Google AI and Vertex AI agree; the others differ.
+_NUMBERED: Final[Mapping[str, str]] = {
     "1": "STOP",
     "2": "MAX_TOKENS",
     "3": "SAFETY",
     "4": "RECITATION",
     "5": "OTHER",
-    "6": "LANGUAGE",
-    "7": "BLOCKLIST",
-    "8": "PROHIBITED_CONTENT",
-    "9": "SPII",
-    "10": "MALFORMED_FUNCTION_CALL",
-    "11": "IMAGE_SAFETY",
 }
 
 
@@ -117,6 +111,11 @@ class Gemini:
         """True once every candidate seen has its finish reason, or the prompt was blocked."""
         ended = bool(self._finished) or self.blocked is not None
         return ended and not self._running and self.error is None
+
+    @property
+    def finish_name(self) -> str | None:
+        """The finish reason by its name, where `finish` is a number that has one."""
+        return self.finish if self.finish is None else _NUMBERED.get(self.finish, self.finish)
 
     @property
     def usage(self) -> Usage | None:

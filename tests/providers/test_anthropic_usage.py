@@ -104,7 +104,10 @@ def test_iterations_are_told_apart_and_summed() -> None:
     assert isinstance(dialect, Anthropic)
     assert dialect.usage is not None
     assert dialect.total_usage is not None
-    assert (dialect.usage.input.value, dialect.usage.output.value) == (620, 2819)
+    source = CountSource.PROVIDER_FINAL
+    assert dialect.usage.input == Count(620, 620, 61105, source)
+    assert dialect.usage.output == Count(2819, 2819, 3351, source)
+    assert dialect.usage.cached_input == Count(8, 8, None, source)
     assert dialect.total_usage.input == Count.exact(61105, CountSource.PROVIDER_FINAL)
     assert dialect.total_usage.output.value == 3351
     assert not dialect.total_usage.cached_input.known  # two of three runs do not tell it
@@ -125,6 +128,22 @@ def test_a_sum_is_not_made_of_what_is_not_known() -> None:
     odd = {**plain, "iterations": [ITERATIONS[0], "odd"]}
     assert not anthropic_total(odd).input.known
     assert len(anthropic_iterations(odd)) == 2
+    dialect = decoded(start(), stop(output_tokens=4, iterations=odd["iterations"]), END).decoder
+    assert dialect.usage is not None
+    assert dialect.usage.input == Count(12, 12, None, CountSource.PROVIDER_FINAL)
+
+
+def test_one_run_is_no_doubt() -> None:
+    """Runs that add up to the figures at the top leave those exact."""
+    run = {"type": "message", "input_tokens": 12, "output_tokens": 4}
+    usage = decoded(start(), stop(output_tokens=4, iterations=[run]), END).decoder.usage
+    assert usage is not None
+    assert usage.input == Count.exact(12, CountSource.PROVIDER_FINAL)
+    assert usage.output == Count.exact(4, CountSource.PROVIDER_FINAL)
+
+
+def test_before_the_end_the_runs_are_not_known() -> None:
+    """Until the message ends, the usage of all runs is what is known of the usage."""
     early = decoded(start(iterations=ITERATIONS)).decoder.dialect
     assert isinstance(early, Anthropic)
     assert early.total_usage == early.usage

@@ -125,6 +125,16 @@ def test_reasons_are_handed_on_as_they_are(reason: str | int) -> None:
     assert (got.decoder.finish, got.failure) == (str(reason), None)
 
 
+@pytest.mark.parametrize(
+    ("reason", "name"), [(1, "STOP"), (2, "MAX_TOKENS"), (99, "99"), ("SPII", "SPII"), (None, None)]
+)
+def test_numbers_of_reasons_have_names(reason: str | int | None, name: str | None) -> None:
+    """A number has a name where both services use it for the same reason."""
+    dialect = decoded(event(answer(finish=reason))).decoder.dialect
+    assert isinstance(dialect, Gemini)
+    assert dialect.finish_name == name
+
+
 @pytest.mark.parametrize("reason", [None, 0, "", "FINISH_REASON_UNSPECIFIED"])
 def test_an_unspecified_reason_is_none(reason: str | int | None) -> None:
     """The enum's zero says that the model has not stopped."""
