@@ -152,10 +152,11 @@ def _output(protocol: StreamProtocol, about: Description) -> Count:
 
 
 def _cap(about: Description, at_least: int) -> int | None:
-    """The most that can have been generated: each call to a provider has the request's cap."""
+    """The most that can have been generated: each call that was sent has the request's cap."""
     if about.max_tokens is None:
         return None
-    return max(about.max_tokens * max(len(about.attempts), 1), at_least)
+    sent = sum(attempt.connected is not False for attempt in about.attempts) + about.attempts_beyond
+    return max(about.max_tokens * (sent if about.attempts else 1), at_least)
 
 
 def _waste(protocol: StreamProtocol, about: Description, output: Count) -> Count:

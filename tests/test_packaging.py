@@ -107,6 +107,12 @@ def test_wheel_holds_nothing_else(built: Built) -> None:
     assert not [name for name in built.names() if name.endswith((".md", ".pyc", ".sqlite3"))]
 
 
+def test_wheel_has_the_table_of_terminations(built: Built) -> None:
+    """The data that a package reads is installed with it, to the letter."""
+    path = ROOT / "integrations" / "streamguard_providers" / "termination_table.json"
+    assert built.read("streamguard_providers/termination_table.json") == path.read_text("utf-8")
+
+
 def test_wheel_from_the_checkout_is_the_wheel_from_the_sdist(built: Built, tmp_path: Path) -> None:
     """Nothing that the build needs is missing in the sdist."""
     _build(tmp_path, "--wheel")

@@ -20,6 +20,16 @@ from streamguard_providers.producers import CallOptions
 from streamguard_providers.retries import Retries
 from streamguard_providers.sse import SSEDecoder, SSEEvent
 from streamguard_providers.stream_decoder import StreamDecoder
+from streamguard_providers.termination import (
+    Evidence,
+    ExplicitCancel,
+    Grade,
+    LateLookup,
+    TerminationRow,
+    TerminationTable,
+    UsageArrives,
+    row_of_call,
+)
 from streamguard_providers.transports import GuardedAsyncTransport, GuardedTransport
 
 __all__ = [
@@ -30,10 +40,14 @@ __all__ = [
     "CutOffReadError",
     "Dialect",
     "EventTooLarge",
+    "Evidence",
+    "ExplicitCancel",
     "Gemini",
+    "Grade",
     "GuardedAsyncTransport",
     "GuardedTransport",
     "JSONArrayDecoder",
+    "LateLookup",
     "NDJSONDecoder",
     "Ollama",
     "OllamaProducer",
@@ -45,11 +59,15 @@ __all__ = [
     "SSEDecoder",
     "SSEEvent",
     "StreamDecoder",
+    "TerminationRow",
+    "TerminationTable",
     "ToolFragment",
+    "UsageArrives",
     "anthropic_iterations",
     "anthropic_total",
     "cancel_response",
     "look_up",
+    "row_of_call",
     "shared_pool",
     "supported",
 ]

@@ -53,6 +53,8 @@ class AnthropicProducer(HTTPProducer):
         <AnthropicProducer model='claude-haiku-4-5'>
     """
 
+    route = "anthropic"
+
     def __init__(
         self,
         model: str,

@@ -42,6 +42,8 @@ class OllamaProducer(HTTPProducer):
         <OllamaProducer model='llama3'>
     """
 
+    route = "ollama"
+
     def __init__(
         self,
         model: str,

@@ -29,6 +29,7 @@ from streamguard_providers.pools import ProviderPool, shared_pool
 from streamguard_providers.reading import Cancellable
 from streamguard_providers.retries import Retries, retries_of
 from streamguard_providers.stream_decoder import StreamDecoder
+from streamguard_providers.termination import TerminationRow, row_of_call
 
 CONNECT_TIMEOUT: Final = 30.0
 _NONE: Final[Mapping[str, str]] = {}
@@ -70,6 +71,8 @@ class HTTPProducer:
 
     continues: bool = False
     """Whether the provider can go on after a given text; see `resumed`."""
+    route: str | None = None
+    """The dialect that is spoken, as the table of terminations names it."""
 
     def __init__(
         self,
@@ -100,6 +103,11 @@ class HTTPProducer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self.model!r}>"
+
+    @property
+    def termination(self) -> TerminationRow:
+        """What closing saves here, by the shipped table: sessions ask for it where none is given."""
+        return row_of_call(self._url, self.provider, self.model, self.route)
 
     def resumed(self, prefix: str, *, max_tokens: int | None = None) -> Self:
         """A producer of the rest of an answer that begins with `prefix`, for which this one asks.

@@ -96,10 +96,21 @@ class TerminationRow(Termination, frozen=True, kw_only=True, forbid_unknown_fiel
     evidence: tuple[Evidence, ...] = ()
 
     @property
-    def specificity(self) -> tuple[int, bool, int, date]:
-        """The larger, the more a row is about the call in hand: by model, then route, then day."""
+    def specificity(self) -> tuple[bool, int, bool, int, date, str, str]:
+        """The larger, the more a row is about the call in hand: by provider, model, route, then day.
+
+        What is left is decided by the patterns' text, so that the order of rows means nothing.
+        """
         literal = [len(re.sub(r"[*?]|\[.*?\]", "", text)) for text in (self.model, self.route)]
-        return literal[0], not _is_pattern(self.model), literal[1], self.valid_from or date.min
+        return (
+            self.provider != "*",
+            literal[0],
+            not _is_pattern(self.model),
+            literal[1],
+            self.valid_from or date.min,
+            self.model,
+            self.route,
+        )
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -241,8 +252,8 @@ class TerminationTable:
     ) -> TerminationRow:
         """The row that holds for a call at that day; one that says `unknown` where none does.
 
-        Among the rows that hold the most specific wins, by model and then by route, and among those
-        the one with the newest `valid_from`.
+        Among the rows that hold the most specific wins, by provider, by model and then by route, and
+        among those the one with the newest `valid_from`.
 
         Args:
             provider: its name, another name of it, or the host that is called.
