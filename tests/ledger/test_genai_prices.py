@@ -210,7 +210,14 @@ def test_input_is_the_total_with_what_was_cached() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "hour"), [(None, 0), ({}, 0), ({"ephemeral_1h_input_tokens": 600}, 600)]
+    ("kept", "hour"),
+    [
+        (None, 0),
+        ({}, 0),
+        ({"ephemeral_1h_input_tokens": 600}, 600),
+        ({"ephemeral_1h_input_tokens": 900}, 600),
+        ({"ephemeral_1h_input_tokens": "600"}, 0),
+    ],
 )
 def test_a_cache_write_that_is_kept_for_an_hour_has_its_own_price(kept: Any, hour: int) -> None:
     """Anthropic charges twice the input for it, and says how much it was in its own object only."""

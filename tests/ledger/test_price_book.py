@@ -201,6 +201,18 @@ def test_the_true_price_is_within_the_bounds(
         assert to_pico(true.total or "") <= to_pico(said.upper)
 
 
+def test_the_dearest_share_is_taken_first() -> None:
+    """Two shares that may each be most of the input: at most, the dearer one is; at least, the cheaper one."""
+    rates = book(row(input="2", cached_input="3", cache_write="5", output="0"))
+    some = Count.at_least(0, CountSource.HEURISTIC, 8)
+    whole, none = (Count.exact(count, CountSource.PROVIDER_FINAL) for count in (10, 0))
+    usage = Usage(input=whole, cached_input=some, cache_write=some, output=none)
+    price = cost(rates, usage)
+    assert (price.lower, price.upper) == ("0.000020000000", "0.000046000000")
+    cheap = book(row(input="6", cached_input="3", cache_write="5", output="0"))
+    assert cost(cheap, usage).lower == "0.000034000000"
+
+
 @given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**12))
 def test_a_price_is_recomputed_from_its_record(whole: int, cached: int, output: int) -> None:
     """P31: units times tokens, as they stand on the record, are the total to the last digit."""
