@@ -18,6 +18,8 @@ logger = logging.getLogger("streamguard")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ERROR: Final = 400
+_GATEWAY: Final = frozenset((408, 499, 502, 504, *range(520, 528)))
+"""Said by somebody between us and the provider, who may have generated all the same."""
 _REFUSED: Final = Price(unpriced=Unpriced.REFUSED)
 _FAILED: Final = Price(unpriced=Unpriced.PRICER_FAILED)
 _UNCOUNTED: Final = Price(unpriced=Unpriced.UNKNOWN_USAGE)
@@ -93,8 +95,9 @@ def _usage_of(attempt: Attempt, receipt: Receipt) -> Usage:
 
 
 def _cost_nothing(attempt: Attempt) -> bool:
-    """True when nothing can have been generated: nothing was sent, or it was answered with an error status."""
-    refused = attempt.status is not None and attempt.status >= _ERROR
+    """True when nothing was generated: nothing was sent, or the provider answered with an error status."""
+    status = attempt.status
+    refused = status is not None and status >= _ERROR and status not in _GATEWAY
     silent = attempt.usage is None or attempt.usage == NO_USAGE
     return silent and (refused or attempt.connected is False)
 

@@ -34,7 +34,7 @@ class Unpriced(StrEnum):
     PRICER_FAILED = "pricer_failed"
     """The `Pricer` raised, or returned something that is no `Price`."""
     REFUSED = "refused"
-    """The call was refused, or never sent, and no usage was reported: sums leave it out."""
+    """The provider refused the call, or it was never sent, and no usage was reported: sums leave it out."""
 
 
 class PricePart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -138,6 +138,21 @@ async def test_the_usage_of_a_stream_is_not_spread_over_several_calls() -> None:
     assert receipt.price.unpriced is Unpriced.UNKNOWN_USAGE
 
 
+@pytest.mark.parametrize(
+    ("status", "refused"),
+    [
+        *((status, True) for status in (400, 429, 500, 503, 529)),
+        *((status, False) for status in (200, 408, 499, 502, 504, 524)),
+    ],
+)
+async def test_a_gateway_cannot_say_what_the_provider_did(status: int, refused: bool) -> None:
+    """A provider's error status says that nothing was generated; a gateway's timeout does not (G12)."""
+    attempt = Attempt(status=status, outcome=AttemptOutcome.FAILED)
+    receipt = await sealed(attempt, usage=None, prices=PerToken())
+    expected = Unpriced.REFUSED if refused else Unpriced.UNKNOWN_USAGE
+    assert receipt.price.unpriced is expected
+
+
 async def test_an_error_that_reports_usage_is_priced() -> None:
     """A provider that refuses and still says what it counted is believed."""
     receipt = await sealed(Attempt(status=500, usage=USAGE), prices=PerToken())
