@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
@@ -89,6 +89,54 @@ class Causes(SphinxDirective):
         return [_table([_prose("cause"), _prose("category"), _prose("party")], rows)]
 
 
+class Terminations(SphinxDirective):
+    """`{terminations}`: the shipped table of what closing saves; with `evidence`, why it is believed."""
+
+    optional_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Draw the table from the data that is shipped."""
+        table = importlib.import_module("streamguard_providers").TerminationTable.shipped()
+        if self.arguments:
+            return [self._evidence(table)]
+        rows = [
+            [
+                row.provider,
+                _prose("all" if row.route == "*" else row.route),
+                str(row.on_close),
+                _prose({True: "yes", False: "no", None: "not known"}[row.stops_generation]),
+                str(row.usage) if row.usage else _prose("not known"),
+                _prose(str(row.cancel).replace("_", " ")),
+                _prose(str(row.lookup).replace("_", " ")),
+                _prose(", ".join(sorted({str(one.grade) for one in row.evidence}))),
+            ]
+            for row in table.rows
+        ]
+        head = (
+            "provider",
+            "route",
+            "on close",
+            "model stops",
+            "usage",
+            "cancel",
+            "lookup",
+            "grade",
+        )
+        return [_table([_prose(word) for word in head], rows)]
+
+    def _evidence(self, table: Any) -> nodes.Node:
+        rows = []
+        for row in table.rows:
+            why = nodes.inline("", "")
+            for number, one in enumerate(row.evidence):
+                why += nodes.Text("; " if number else "")
+                text = f"{one.text} [{one.grade}]"
+                why += nodes.reference("", text, refuri=one.link) if one.link else _prose(text)
+            route = "" if row.route == "*" else f" ({row.route})"
+            rows.append([_prose(row.provider + route), why, _prose(row.note or "")])
+        return _table([_prose("provider"), _prose("evidence"), _prose("note")], rows)
+
+
 class PublicNames(SphinxDirective):
     """`{public-names} package`: the names in `__all__` with their first paragraph."""
 
@@ -106,4 +154,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("transitions", Transitions)
     app.add_directive("causes", Causes)
     app.add_directive("public-names", PublicNames)
+    app.add_directive("terminations", Terminations)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

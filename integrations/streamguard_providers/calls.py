@@ -172,7 +172,9 @@ class Call:
     def answered(self, response: Any) -> None:
         """The response's headers are here."""
         self.status = response.status_code
-        self.request_id = response.headers.get("x-request-id")
+        headers = response.headers
+        # OpenRouter's is the id by which it can be asked later what the call has used.
+        self.request_id = headers.get("x-generation-id") or headers.get("x-request-id")
         with self._lock:
             self._stream_id = response.extensions.get("stream_id", self._stream_id)
             if self._stream_id is None and not self.over:

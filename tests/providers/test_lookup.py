@@ -18,13 +18,20 @@ from streamguard_core import (
     Instants,
     Receipt,
     Scope,
+    StreamSession,
     Usage,
     UsageError,
     use_scope,
 )
-from streamguard_providers import GuardedAsyncTransport, ProviderError, cancel_response, look_up
+from streamguard_providers import (
+    GuardedAsyncTransport,
+    OpenAIProducer,
+    ProviderError,
+    cancel_response,
+    look_up,
+)
 
-from .support import Answer, ScriptedServer, scripted
+from .support import Answer, ScriptedServer, chunked, head, scripted, token
 
 KEY = "sk-very-secret"
 RESPONSE = {
@@ -252,3 +259,19 @@ async def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
             await look_up(name, base_url=url(server), headers={"x-title": "mine"})
         assert key in server.requests[0]
         assert b"x-title: mine" in server.requests[0].lower()
+
+
+async def test_a_receipt_of_openrouter_leads_to_its_usage() -> None:
+    """The id that OpenRouter gives a generation is on the receipt of a stream that was cut, and is asked for."""
+    cut = Answer(head("text/event-stream", "x-generation-id: gen-1") + chunked(token("a")))
+    async with scripted(cut, answer(GENERATION)) as server:
+        producer = OpenAIProducer(
+            "m", prompt="p", base_url=url(server), api_key=KEY, provider="openrouter", retries=0
+        )
+        async with StreamSession(producer) as session:
+            async for _ in session:
+                break
+        sealed = await session.receipt()
+        assert not sealed.usage.output.known
+        usage = await look_up(sealed, api_key=KEY, base_url=url(server))
+    assert (sealed.request_id, numbers(usage)["output"]) == ("gen-1", 27)
