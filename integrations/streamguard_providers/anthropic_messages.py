@@ -209,9 +209,7 @@ class Anthropic:
 
     def _stop_block(self, index: int | None) -> None:
         call = self._calls.get(index)
-        if call is not None and call.told:
-            del self._calls[index]
-        elif call is not None:
+        if call is not None:
             call.stopped = True
 
     def _settle(self, chunks: list[AnyChunk], *, stopped_only: bool) -> None:

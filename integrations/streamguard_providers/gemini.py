@@ -175,7 +175,7 @@ class Gemini:
                 chunks.append(part.text if choice == 0 else Chunk(part.text, choice=choice))
         elif part.function_call is not None:
             self._function_call(part.function_call, choice, chunks)
-        elif part.text is None:
+        else:
             self._other(part, choice, chunks)
 
     def _other(self, part: Part, choice: int, chunks: list[AnyChunk]) -> None:

@@ -150,11 +150,12 @@ def test_a_second_start() -> None:
         start(1, input_tokens=30),
         block(0, "tool_use", **TOOL),
         arguments("{}"),
-        start(2, input_tokens=31),
+        start(2, input_tokens=31).replace(b"claude-test", b"claude-other"),
         block(0, "tool_use", id="b", name="g"),
         arguments("[]"),
     )
     assert got.tools() == [("toolu_1", "find", "{}"), ("b", "g", "[]")]
+    assert got.decoder.model == "claude-test"
     usage = got.decoder.usage
     assert usage is not None
     assert (usage.input.value, usage.output) == (31, Count())

@@ -59,6 +59,24 @@ def test_a_call_without_pieces_is_certain_once_more_follows() -> None:
     assert decoded(start(), *calls[:2]).tools() == [("toolu_1", "find", "")]
 
 
+def test_open_blocks_do_not_disturb_each_other() -> None:
+    """Should blocks ever interleave, each call gets its own pieces."""
+    got = decoded(
+        start(),
+        block(0, "tool_use", **TOOL),
+        block(1, "tool_use", id="b", name="g"),
+        arguments("[1]", 1),
+        arguments('{"a":', 0),
+        stop_block(1),
+        block(2, text=""),
+        arguments("1}", 0),
+        stop_block(0),
+        stop("tool_use", output_tokens=9),
+        END,
+    )
+    assert got.tools() == [("toolu_1", "find", '{"a":1}'), ("b", "g", "[1]")]
+
+
 @pytest.mark.parametrize("reason", ["max_tokens", "model_context_window_exceeded", "refusal"])
 def test_a_call_that_was_cut_off_has_no_arguments(reason: str) -> None:
     """A call hit by the limit before its first piece must not look like a call without arguments."""

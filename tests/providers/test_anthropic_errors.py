@@ -74,6 +74,7 @@ def test_what_an_error_means(kind: str, status: int, retryable: bool) -> None:
 def test_nothing_of_the_call_is_taken_after_an_error() -> None:
     """After an error no text and no tool call is read, and the first error counts."""
     dialect = Anthropic()
+    dialect.decode(block(1, "tool_use", **TOOL).split(b"data: ")[1])
     dialect.fail({"type": "error", "error": {"type": "overloaded_error"}})
     rest = [block(0, "tool_use", **TOOL), stop_block(), text("a"), stop("tool_use"), END]
     for one in rest:

@@ -133,6 +133,22 @@ def test_a_sum_is_not_made_of_what_is_not_known() -> None:
     assert dialect.usage.input == Count(12, 12, None, CountSource.PROVIDER_FINAL)
 
 
+def test_runs_that_are_less_than_the_top_are_no_bound() -> None:
+    """Runs that do not even add up to the figures at the top leave it open how much there is."""
+    run = {"type": "message", "input_tokens": 5, "output_tokens": 4}
+    usage = decoded(start(), stop(output_tokens=4, iterations=[run]), END).decoder.usage
+    assert usage is not None
+    assert usage.input == Count(12, 12, None, CountSource.PROVIDER_FINAL)
+
+
+def test_usage_with_a_reason_is_final() -> None:
+    """The figures that come with the reason are final, even if the connection dies before the end."""
+    usage = decoded(start(), block(), text("a"), stop(output_tokens=4)).decoder.usage
+    assert usage is not None
+    assert usage.output == Count.exact(4, CountSource.PROVIDER_FINAL)
+    assert usage.input == Count.exact(12, CountSource.PROVIDER_FINAL)
+
+
 def test_one_run_is_no_doubt() -> None:
     """Runs that add up to the figures at the top leave those exact."""
     run = {"type": "message", "input_tokens": 12, "output_tokens": 4}
@@ -145,6 +161,8 @@ def test_one_run_is_no_doubt() -> None:
 def test_before_the_end_the_runs_are_not_known() -> None:
     """Until the message ends, the usage of all runs is what is known of the usage."""
     early = decoded(start(iterations=ITERATIONS)).decoder.dialect
+    assert early.usage is not None
+    assert early.usage.input == Count(12, 0, None, CountSource.PROVIDER_CUMULATIVE)
     assert isinstance(early, Anthropic)
     assert early.total_usage == early.usage
     assert Anthropic().total_usage is None

@@ -116,6 +116,8 @@ def test_the_last_finish_reason_counts() -> None:
     )
     assert got.chunks == ["a", "b", "c"]
     assert (got.decoder.finish, got.failure) == ("MAX_TOKENS", None)
+    late = decoded(event(text("a", finish="STOP")), event(text("b")))
+    assert (late.chunks, late.decoder.finish, late.failure) == (["a", "b"], "STOP", None)
 
 
 @pytest.mark.parametrize("reason", ["STOP", "SAFETY", "A_NEW_ONE", 1, 3, 99])

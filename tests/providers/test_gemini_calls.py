@@ -30,6 +30,23 @@ def test_calls_come_whole() -> None:
     assert len(got.chunks) == 4
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"args": {"a": 1}}, [(None, None, '{"a": 1}')]),
+        ({"id": "i"}, [("i", None, "{}")]),
+        ({"partialArgs": [{"jsonPath": "$.a", "boolValue": True}]}, [(None, None, '{"a":true}')]),
+        ({"willContinue": True}, []),
+        ({}, []),
+    ],
+)
+def test_a_call_may_lack_its_name(
+    fields: dict[str, Any], expected: list[tuple[str | None, str | None, str]]
+) -> None:
+    """A call without a name is a call if it has anything; an end without a beginning is nothing."""
+    assert decoded(event(call(**fields))).tools() == expected
+
+
 def test_streamed_arguments_are_put_together() -> None:
     """Values of all kinds find their places, and texts at one path are joined."""
     got = streamed(

@@ -129,8 +129,9 @@ def test_odd_calls_are_taken_as_far_as_they_can_be_read() -> None:
 )
 def test_an_odd_piece_spoils_its_call(bad: Any) -> None:
     """A value that is not certain must not be guessed in a call that may be made."""
-    got = streamed(piece("$.b", numberValue=1), bad)
+    got = streamed(piece("$.b", numberValue=1), bad, bad)
     assert got.tools() == [(None, "f", "")]
+    assert got.decoder.malformed == 1
 
 
 def test_half_characters_in_arguments_become_replacements() -> None:

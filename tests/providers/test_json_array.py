@@ -139,6 +139,20 @@ def test_a_long_string_costs_its_size(piece: bytes) -> None:
     assert peak < 4 * len(data)
 
 
+def test_blanks_before_the_array_are_not_kept() -> None:
+    """Blanks that a server sends to keep a connection alive cost nothing, however many there are."""
+    decoder = JSONArrayDecoder()
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            assert decoder.feed(b" " * 65_536) == []
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+    assert decoder.feed(b"[1]") == [b"1"]
+
+
 def test_says_how_it_ended() -> None:
     """A missing bracket is told of, an item cut in half is dropped and told of."""
     whole, open_, half = JSONArrayDecoder(), JSONArrayDecoder(), JSONArrayDecoder()

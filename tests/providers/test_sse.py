@@ -50,6 +50,11 @@ CASES = [
     ("a second BOM is data", b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n", []),
     ("name", b"event: x\ndata: a\n\n", [("x", "a", "", None)]),
     ("no data, no event", b"event: x\n\ndata: a\n\n", [("message", "a", "", None)]),
+    (
+        "no data beside two",
+        b"event: x\n\nevent: y\ndata: a\ndata: b\n\n",
+        [("y", "a\nb", "", None)],
+    ),
     ("id persists", b"id: 7\ndata: a\n\ndata: b\n\n", [("message", x, "7", None) for x in "ab"]),
     ("id without data is committed", b"id: 7\n\ndata: a\n\n", [("message", "a", "7", None)]),
     ("NUL in id", b"id: a\0b\ndata: a\n\n", [("message", "a", "", None)]),
@@ -177,14 +182,16 @@ BLOCKS = st.sampled_from(
 )
 
 
-@given(st.lists(BLOCKS, max_size=8), st.sampled_from([b"\n", b"\r\n", b"\r"]), st.data())
-@settings(deadline=None)
+@given(st.lists(st.tuples(BLOCKS, END, END), max_size=8), st.data())
+@settings(max_examples=300, deadline=None)
 def test_whole_blocks_are_read_as_their_lines_are(
-    blocks: list[bytes], end: bytes, data: st.DataObject
+    blocks: list[tuple[bytes, bytes, bytes]], data: st.DataObject
 ) -> None:
     """Pieces of whole blocks, for which there is a short way, give what their single bytes give."""
-    stream = b"".join(block + b"\n\n" for block in blocks).replace(b"\n", end)
-    places = data.draw(st.lists(st.integers(0, len(stream)), max_size=4).map(sorted))
+    whole = [block.replace(b"\n", within) + end + end for block, within, end in blocks]
+    stream = b"".join(whole)
+    ends = [sum(map(len, whole[:count])) for count in range(len(whole) + 1)]
+    places = data.draw(st.lists(st.sampled_from(ends) | st.integers(0, len(stream))).map(sorted))
     decoder = SSEDecoder()
     events: list[SSEEvent] = []
     for a, b in zip([0, *places], [*places, len(stream)], strict=True):
