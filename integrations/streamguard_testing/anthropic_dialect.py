@@ -43,14 +43,18 @@ class AnthropicVoice:
         self._index = -1
         self._block: Kind | None = None
 
+    def open(self) -> bytes:
+        """Return nothing: the opening comes together with the first token."""
+        return b""
+
     def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
         """Return one delta a token, in the block of its kind."""
-        opening = self._open() + self._enter(kind)
+        opening = self._opening() + self._enter(kind)
         return opening + b"".join([self._delta(*_DELTAS[kind], token) for token in tokens])
 
     def finish(self, reason: str) -> bytes:
         """Return the end of the last block; the reason comes together with the usage."""
-        return self._open() + self._leave()
+        return self._opening() + self._leave()
 
     def last(self, reason: str, totals: Totals | None) -> bytes:
         """Return the reason with the cumulative usage, and message_stop."""
@@ -71,7 +75,7 @@ class AnthropicVoice:
         """Return a ping."""
         return _event("ping")
 
-    def _open(self) -> bytes:
+    def _opening(self) -> bytes:
         if self._opened:
             return b""
         self._opened = True

@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
             return
         self._records.append(generation.live)
         self._running = generation, response
-        self._task = asyncio.get_running_loop().create_task(generation.run())
+        self._task = generation.begin()
         self._task.add_done_callback(self._answered)
 
     def _answered(self, task: asyncio.Task[None]) -> None:

@@ -45,6 +45,7 @@ class Ask:
         tool: The tool that would be called.
         written: The beginning of the answer, when the conversation ends in an assistant message.
         raw: Whether the prompt is a plain text, which may end in the beginning of the answer.
+        background: Whether the answer is made without a reader, to be fetched afterwards.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Ask:
     tool: Tool | None = None
     written: str = ""
     raw: bool = False
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +110,11 @@ class Voice(Protocol):
     early_head: bool
     content_type: str
 
+    def open(self) -> bytes:
+        """Return what is said before the first token, together with an early head."""
+
     def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
-        """Return the frames of tokens; the first call also opens the answer."""
+        """Return the frames of tokens; the first call also opens the answer if need be."""
 
     def finish(self, reason: str) -> bytes:
         """Return what says why generation ended, where that is a frame of its own."""

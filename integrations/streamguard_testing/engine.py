@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Final, Self, Unpack
 
 from streamguard_testing import control, ollama_dialect, openai_dialect
+from streamguard_testing.background import PATHS as BACKGROUND_PATHS
+from streamguard_testing.background import Background, Nobody
 from streamguard_testing.bodies import BadRequest, decode, encode
 from streamguard_testing.connection import Connection, Response
 from streamguard_testing.dialects import Ask, Dialect
@@ -49,6 +51,8 @@ class LoopbackEngine:
         #: What goes wrong with requests that do not choose for themselves; may be replaced.
         self.fault = self.settings.fault
         self.log = RequestLog(self.settings.max_records)
+        self._background = Background(self.log.get, self.ended)
+        self._generations: dict[str, Generation] = {}
         self._connections: set[Connection] = set()
         self._slots: asyncio.Semaphore | None = None
         self._server: asyncio.Server | None = None
@@ -92,6 +96,8 @@ class LoopbackEngine:
         server.close()
         for connection in list(self._connections):
             connection.abort()
+        for generation in list(self._generations.values()):
+            generation.let_go()
         await self.log.wait_until(
             lambda: not self._connections and self._idle(), 10.0, "the connections to be closed"
         )
@@ -211,6 +217,7 @@ class LoopbackEngine:
 
     def ended(self, live: LiveRequest) -> None:
         """Take note that a generation is over."""
+        self._generations.pop(live.id, None)
         self.log.ended(live)
         if self.settings.on_ended is not None:
             # Called by the loop, so that an observer that raises hurts nobody.
@@ -236,7 +243,10 @@ class LoopbackEngine:
             return 200, ollama_dialect.tags(self.settings.models)
         if path == "/v1/models":
             return 200, openai_dialect.models(self.settings.models)
-        known = ", ".join([*PATHS, "/api/tags", "/v1/models", control.PREFIX])
+        found = self._background.respond(request.method, path)
+        if found is not None:
+            return found[0], encode(found[1])
+        known = ", ".join([*PATHS, *BACKGROUND_PATHS, "/api/tags", "/v1/models", control.PREFIX])
         return 404, encode({"error": f"this engine answers {known}"})
 
     def _generation(
@@ -252,7 +262,9 @@ class LoopbackEngine:
             response.whole(400, "application/json", body)
             return None
         response.belongs_to(live)
-        return Generation(
+        # A request that is refused is refused at once, also one for the background.
+        alone = ask.background and not ask.stream and fault.status is None
+        generation = Generation(
             live=live,
             ask=ask,
             plan=planned,
@@ -260,8 +272,16 @@ class LoopbackEngine:
             fault=fault,
             settings=self.settings,
             slots=self._slots,
-            responder=response,
+            responder=Nobody() if alone else response,
         )
+        self._generations[live.id] = generation
+        if alone:
+            said = self._background.start(generation)
+            response.whole(200, "application/json", encode(said))
+            return None
+        if ask.background:
+            self._background.keep(generation)
+        return generation
 
     def _fault_of(self, request: Request) -> Fault:
         text = request.headers.get(FAULT_HEADER)

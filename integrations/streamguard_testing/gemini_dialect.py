@@ -40,6 +40,10 @@ class GeminiVoice:
         self._made = self._reasoned = 0
         self._arguments: list[str] = []
 
+    def open(self) -> bytes:
+        """Return nothing: there is no opening."""
+        return b""
+
     def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
         """Return one chunk a token, each with the counters so far; a call waits for its end."""
         if kind is Kind.ARGUMENTS:

@@ -64,7 +64,7 @@ class Pace:
 
 
 class Generation:
-    """Makes and delivers one answer; `run` is a task that is cancelled when the engine lets go."""
+    """Makes and delivers one answer; a task that is cancelled when the engine lets go."""
 
     def __init__(
         self,
@@ -79,18 +79,44 @@ class Generation:
         responder: Responder,
     ) -> None:
         self.live: Final = live
-        self.ignore_close: Final = fault.ignore_close
+        self.fault: Final = fault
+        self.ignore_close: Final = fault.ignore_close or ask.background
+        self.voice: Final[Voice] = dialect.voice(_turn(live, ask, fault))
+        self.reason: Final = plan.reason
         self._dialect = dialect
         self._stream = ask.stream
-        self._voice: Voice = dialect.voice(_turn(live, ask, fault))
-        self._reason = plan.reason
+        self._remember = ask.background or not ask.stream
         self._tokens = plan.tokens
-        self._fault = fault
         self._settings = settings
         self._slot: AbstractAsyncContextManager[None] = slots or nullcontext()
         self._responder = responder
         self._said: dict[Kind, list[str]] = {kind: [] for kind in Kind}
         self._ending: Ending | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ends; None while that is open."""
+        return self._ending or self.live.ending
+
+    def begin(self) -> asyncio.Task[None]:
+        """Start to answer the request, in a task of its own."""
+        self._task = asyncio.get_running_loop().create_task(self.run())
+        return self._task
+
+    def let_go(self) -> None:
+        """Stop making this answer, now."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def cancel(self) -> None:
+        """Stop making this answer because the caller said so; a stream just ends."""
+        if self._ending is None:
+            self._ending = Ending.CANCELLED
+            if self._stream:
+                self._responder.start(200, self.voice.content_type)
+                self._responder.cut(Cut.CLEAN)
+            self.let_go()
 
     async def run(self) -> None:
         """Answer the request."""
@@ -105,7 +131,7 @@ class Generation:
         self.live.end(self._ending or (Ending.ABANDONED if left else Ending.STOPPED))
 
     async def _generate(self) -> None:
-        live, fault = self.live, self._fault
+        live, fault = self.live, self.fault
         live.started_at = started = time.monotonic()
         live.enter(State.THINKING)
         await Pace(started + fault.header_delay, 0.0).wait(0)
@@ -113,8 +139,9 @@ class Generation:
             self._refuse(fault.status)
             self._ending = Ending.REFUSED
             return
-        if self._stream and self._voice.early_head:
-            self._responder.start(200, self._voice.content_type)
+        if self._stream and self.voice.early_head:
+            self._responder.start(200, self.voice.content_type)
+            self._responder.write(self.voice.open())
         limit = live.planned_tokens
         broken = fault.break_point()
         if broken is None or broken[1] > limit:
@@ -142,21 +169,21 @@ class Generation:
                 pace.start += time.monotonic() - since
 
     def _first_token_due(self) -> float:
-        think = self._fault.first_token_delay
+        think = self.fault.first_token_delay
         if think is None:
             think = self._settings.first_token_delay
         started = self.live.started_at
         assert started is not None
-        return started + max(think, self._fault.header_delay)
+        return started + max(think, self.fault.header_delay)
 
     def _hand_over(self, tokens: list[tuple[Kind, str]]) -> None:
         for kind, group in groupby(tokens, itemgetter(0)):
             texts = [text for _, text in group]
-            if not self._stream:
+            if self._remember:
                 self._said[kind] += texts
-                continue
-            self._responder.start(200, self._voice.content_type)
-            self._responder.write(self._voice.tokens(kind, texts))
+            if self._stream:
+                self._responder.start(200, self.voice.content_type)
+                self._responder.write(self.voice.tokens(kind, texts))
 
     async def _break_off(self, how: Break) -> None:
         if how is Break.STALL:
@@ -167,16 +194,16 @@ class Generation:
             await self._cut()
 
     async def _cut(self) -> None:
-        if self._stream and self._fault.cut is Cut.CLEAN:
-            self._responder.start(200, self._voice.content_type)
+        if self._stream and self.fault.cut is Cut.CLEAN:
+            self._responder.start(200, self.voice.content_type)
         await self._responder.flushed()  # the tokens come first; a reset would overtake them
         self._ending = Ending.CUT
-        self._responder.cut(self._fault.cut)
+        self._responder.cut(self.fault.cut)
 
     async def _fail(self) -> None:
         if self._stream:
-            self._responder.start(200, self._voice.content_type)
-            self._responder.write(self._voice.error(self._fault.error_message))
+            self._responder.start(200, self.voice.content_type)
+            self._responder.write(self.voice.error(self.fault.error_message))
             self._responder.finish()
         else:
             self._refuse(500)
@@ -184,30 +211,31 @@ class Generation:
         self._ending = Ending.FAILED
 
     def _refuse(self, status: int) -> None:
-        body = self._dialect.error_body(status, self._fault.error_message)
-        self._responder.whole(status, "application/json", body, self._fault.retry_after)
+        body = self._dialect.error_body(status, self.fault.error_message)
+        self._responder.whole(status, "application/json", body, self.fault.retry_after)
 
     async def _deliver_end(self) -> None:
         """Deliver what comes after the last token: finish, usage, terminal marker."""
         self.live.enter(State.FLUSHING)
         if self._stream:
-            self._responder.start(200, self._voice.content_type)
-            self._responder.write(self._voice.finish(self._reason))
-        if self._fault.usage is Usage.LATE:
-            await asyncio.sleep(self._fault.usage_delay)
-        totals = None if self._fault.usage is Usage.NEVER else self._totals()
+            self._responder.start(200, self.voice.content_type)
+            self._responder.write(self.voice.finish(self.reason))
+        if self.fault.usage is Usage.LATE:
+            await asyncio.sleep(self.fault.usage_delay)
+        totals = None if self.fault.usage is Usage.NEVER else self.totals()
         if not self._stream:
-            body = self._voice.whole(self._whole(), self._reason, totals)
-            self._responder.whole(200, self._voice.content_type, body)
+            body = self.voice.whole(self.said(), self.reason, totals)
+            self._responder.whole(200, self.voice.content_type, body)
         else:
-            self._responder.write(self._voice.last(self._reason, totals))
-            if self._fault.trickle_after_done:
+            self._responder.write(self.voice.last(self.reason, totals))
+            if self.fault.trickle_after_done:
                 await self._trickle()
             self._responder.finish()
         await self._responder.flushed()
         self._ending = Ending.COMPLETED
 
-    def _whole(self) -> Said:
+    def said(self) -> Said:
+        """Return what was said so far, unless it was streamed and nobody may ask for it again."""
         return Said(
             text="".join(self._said[Kind.TEXT]),
             reasoning="".join(self._said[Kind.REASONING]),
@@ -217,15 +245,16 @@ class Generation:
     async def _trickle(self) -> None:
         self._ending = Ending.COMPLETED
         self.live.enter(State.TRICKLING)
-        pace = Pace(time.monotonic(), self._fault.trickle_interval)
+        pace = Pace(time.monotonic(), self.fault.trickle_interval)
         turn = 0
         while not self._responder.gone and time.monotonic() - pace.start < _LONGEST_TRICKLE:
             turn += 1
             await pace.wait(turn)
-            self._responder.write(self._voice.idle())
+            self._responder.write(self.voice.idle())
             await self._responder.writable()
 
-    def _totals(self) -> Totals:
+    def totals(self) -> Totals:
+        """Return the counters as they are now."""
         live = self.live
         started = live.started_at or live.received_at
         first = live.instants[0] if live.instants else started

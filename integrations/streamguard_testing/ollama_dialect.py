@@ -33,6 +33,10 @@ class OllamaVoice:
             said["response"] = text
         return encode(said | rest) + b"\n"
 
+    def open(self) -> bytes:
+        """Return nothing: there is no opening."""
+        return b""
+
     def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
         """Return one line a token."""
         return b"".join(self._line(token, done=False) for token in tokens)

@@ -38,12 +38,16 @@ class OpenAIVoice:
             [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
         )
 
+    def open(self) -> bytes:
+        """Return nothing: the opening comes together with the first token."""
+        return b""
+
     def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
         """Return one event a token, after the event with the role."""
         frames = [self._delta({"content": token}) for token in tokens]
-        return b"".join([self._open(), *frames])
+        return b"".join([self._opening(), *frames])
 
-    def _open(self) -> bytes:
+    def _opening(self) -> bytes:
         if self._opened:
             return b""
         self._opened = True
@@ -51,13 +55,13 @@ class OpenAIVoice:
 
     def finish(self, reason: str) -> bytes:
         """Return the event with the finish reason."""
-        return self._open() + self._delta({}, reason)
+        return self._opening() + self._delta({}, reason)
 
     def last(self, reason: str, totals: Totals | None) -> bytes:
         """Return the usage, if it was asked for, and [DONE]."""
         usage = b""
         if self._ask.include_usage and totals is not None:
-            usage = self._chunk([], usage=_usage(totals))
+            usage = self._chunk([], usage=usage_of(totals))
         return usage + b"data: [DONE]\n\n"
 
     def whole(self, said: Said, reason: str, totals: Totals | None) -> bytes:
@@ -66,12 +70,12 @@ class OpenAIVoice:
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
         body: dict[str, object] = {**self._base, "object": "chat.completion", "choices": [choice]}
         if totals is not None:
-            body["usage"] = _usage(totals)
+            body["usage"] = usage_of(totals)
         return encode(body)
 
     def error(self, message: str) -> bytes:
         """Return the event that stands for an error after a 200; no [DONE] follows it."""
-        return b"data: " + encode(_error(500, message)) + b"\n\n"
+        return b"data: " + encode(error_of(500, message)) + b"\n\n"
 
     def idle(self) -> bytes:
         """Return a comment."""
@@ -111,7 +115,7 @@ class OpenAIDialect:
 
     def error_body(self, status: int, message: str) -> bytes:
         """Return the body that goes with an error status."""
-        return encode(_error(status, message))
+        return encode(error_of(status, message))
 
 
 def models(names: Sequence[str]) -> bytes:
@@ -122,17 +126,19 @@ def models(names: Sequence[str]) -> bytes:
     return encode({"object": "list", "data": listed})
 
 
-def _usage(totals: Totals) -> dict[str, object]:
+def usage_of(totals: Totals) -> dict[str, object]:
+    """Return the counters as chat and completions report them."""
     return {
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.generated,
         "total_tokens": totals.prompt_tokens + totals.generated,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": totals.reasoning, "audio_tokens": 0},
     }
 
 
-def _error(status: int, message: str) -> dict[str, object]:
+def error_of(status: int, message: str) -> dict[str, object]:
+    """Return an error as all of OpenAI's endpoints report it."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}

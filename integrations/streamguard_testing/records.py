@@ -31,6 +31,7 @@ class Ending(StrEnum):
     CUT = "cut"  #: a fault: no terminal marker
     FAILED = "failed"  #: a fault: an error frame inside the 200
     REFUSED = "refused"  #: an error status before any token
+    CANCELLED = "cancelled"  #: the caller cancelled an answer that was made in the background
     STOPPED = "stopped"  #: the engine was stopped, or failed
 
 

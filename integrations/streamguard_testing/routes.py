@@ -8,15 +8,19 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote
 
 from streamguard_testing.anthropic_dialect import AnthropicDialect
+from streamguard_testing.completions_dialect import CompletionsDialect
 from streamguard_testing.dialects import Dialect
 from streamguard_testing.gemini_dialect import GeminiDialect
 from streamguard_testing.ollama_dialect import OllamaDialect
 from streamguard_testing.openai_dialect import OpenAIDialect
+from streamguard_testing.responses_dialect import ResponsesDialect
 
 _FIXED: Final[Mapping[str, Dialect]] = {
     "/api/chat": OllamaDialect(chat=True),
     "/api/generate": OllamaDialect(chat=False),
     "/v1/chat/completions": OpenAIDialect(),
+    "/v1/completions": CompletionsDialect(),
+    "/v1/responses": ResponsesDialect(),
     "/v1/messages": AnthropicDialect(),
 }
 _GEMINI: Final = re.compile(r"/v1(?:alpha|beta1?)?/models/([^/:]+):(streamG|g)enerateContent")

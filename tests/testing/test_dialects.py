@@ -233,7 +233,7 @@ async def test_a_body_that_is_too_large_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/api/chat", 405), ("GET", "/", 404), ("POST", "/v1/completions", 404)],
+    [("GET", "/api/chat", 405), ("GET", "/", 404), ("POST", "/v1/embeddings", 404)],
 )
 async def test_other_addresses(
     http: httpx.AsyncClient, method: str, path: str, status: int
