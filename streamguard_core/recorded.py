@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Unpack
 
-from streamguard_core._base import SessionBase
+from streamguard_core._base import SessionBase, _nothing
 from streamguard_core._lifecycle import CLOSE_PRODUCER, SEAL, WAKE_CONSUMER
 from streamguard_core.causes import Cause
 from streamguard_core.options import SessionOptions
@@ -36,13 +36,15 @@ class RecordedStream(SessionBase):
         (<Cause.COMPLETED: 'COMPLETED'>, 2)
     """
 
-    __slots__ = ("_lock", "_started")
+    __slots__ = ("_lock", "_started", "catch_up")
 
     def __init__(self, **options: Unpack[SessionOptions]) -> None:
         super().__init__(None, **options)
         # Reentrant: what is closed at the cutoff reports back.
         self._lock = threading.RLock()
         self._started = False
+        self.catch_up: Callable[[], None] = _nothing
+        """Called before anybody ends the stream: whoever counts tells of what has passed until now."""
 
     def start(self) -> Future[None] | None:
         """Begin to write the OPEN record. The provider may be called once the result is done.
@@ -93,6 +95,7 @@ class RecordedStream(SessionBase):
 
     def disconnected(self, detail: str = "") -> None:
         """The reader is gone: whatever the application reads for it is read for nobody."""
+        self.catch_up()
 
         def step(now_ns: int) -> None:
             self._protocol.disconnected(detail, now_ns)
@@ -103,6 +106,7 @@ class RecordedStream(SessionBase):
 
     def terminate(self, cause: Cause, detail: str = "") -> None:
         """End now, with authority. Safe from any thread, at any time, twice."""
+        self.catch_up()
         self._apply(lambda now_ns: self._protocol.terminate(cause, detail, now_ns))
 
     # -- inside ----------------------------------------------------------------------------------------

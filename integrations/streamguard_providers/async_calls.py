@@ -120,6 +120,10 @@ class AsyncCall(Call):
         """The response's body, which is closed at the cutoff if nobody is reading it."""
         self._body = body
 
+    def later(self, seconds: float, callback: Callable[[], None]) -> Callable[[], object]:
+        """Call something in so many seconds; returns what takes that back."""
+        return self._loop.call_later(seconds, callback).cancel
+
     async def tidied(self) -> None:
         """Wait until all that a cutoff left to be tidied up is done."""
         while self._tidying:
@@ -184,20 +188,24 @@ class AsyncBody:
                 part = await call.attend(parts.__anext__())
                 if call.was_cut:
                     raise call.cut_off()
-                call.bytes_received += len(part)
+                call.received(part)
                 yield part
         except StopAsyncIteration:
             pass
         except GeneratorExit:
             raise
-        except BaseException:
-            call.finish()
+        except BaseException as error:
+            call.finish(error)
             await call.hang_up()
             raise
         finally:
             if hasattr(parts, "aclose"):
                 await parts.aclose()
-        call.finish()
+        call.finish(whole=True)
+
+    def __del__(self) -> None:
+        """Dropped unread: nobody can read on, and the call's record must not wait for it."""
+        self._call.finish()
 
     async def aclose(self) -> None:
         """Close the response: the call is over."""

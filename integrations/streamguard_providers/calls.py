@@ -115,17 +115,30 @@ class Call:
         self._depart()
         self.cut()
 
-    def finish(self) -> None:
-        """The call is over, one way or the other: report it, once, and leave."""
+    def finish(self, failure: BaseException | None = None, *, whole: bool = False) -> bool:
+        """The call is over, one way or the other: report it, once, and leave.
+
+        Args:
+            failure: what ended it, if something was raised.
+            whole: whether the body was read to its end.
+
+        Returns:
+            False when it was over before.
+        """
         with self._lock:
             if self.over:
-                return
+                return False
             self.over = True
         # A session that cuts us off goes through its list: what it has called it need not forget.
         if self._report is None or not self.was_cut:
             self._depart()
         if self._report is not None and self._asked:
             self._report.attempt(self.attempt())
+        return True
+
+    def received(self, part: bytes) -> None:
+        """The application gets this part of the body next."""
+        self.bytes_received += len(part)
 
     def attempt(self) -> Attempt:
         """What is known of this call, for the receipt."""
@@ -140,6 +153,10 @@ class Call:
             cut=self.was_cut,
             connected=self.connected or (False if self._watched else None),
         )
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Callable[[], object]:
+        """Call something in so many seconds; returns what takes that back."""
+        raise AssertionError("provided by the two kinds of calls")
 
     def cut_off(self) -> CutOffError:
         """The error for whoever goes on reading after the cutoff."""

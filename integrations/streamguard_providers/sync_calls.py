@@ -113,6 +113,13 @@ class SyncCall(Call):
         if self._wake is not None:
             self._wake.set()
 
+    def later(self, seconds: float, callback: Callable[[], None]) -> Callable[[], object]:
+        """Call something in so many seconds, in a thread of its own; returns what takes that back."""
+        timer = threading.Timer(seconds, callback)
+        timer.daemon = True
+        timer.start()
+        return timer.cancel
+
     def let_go(self) -> None:
         """Tell the peer of a shared HTTP/2 connection that this stream was cut off."""
         if self.was_cut and self._stream_id is not None:
@@ -213,20 +220,24 @@ class SyncBody:
                     raise call.cut_off()
                 if part is None:
                     break
-                call.bytes_received += len(part)
+                call.received(part)
                 yield part
         except GeneratorExit:
             raise
-        except BaseException:
-            self._end()
+        except BaseException as error:
+            self._end(error)
             raise
-        call.finish()
+        call.finish(whole=True)
+
+    def __del__(self) -> None:
+        """Dropped unread: nobody can read on, and the call's record must not wait for it."""
+        self._call.finish()
 
     def close(self) -> None:
         """Close the response: the call is over."""
         self._end()
 
-    def _end(self) -> None:
-        self._call.finish()
+    def _end(self, error: BaseException | None = None) -> None:
+        self._call.finish(error)
         self._call.let_go()
         self._inner.close()

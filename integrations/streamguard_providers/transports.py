@@ -11,8 +11,11 @@ import httpx
 
 from streamguard_core import CutOffError, Scope, current_scope
 from streamguard_providers._httpx import Family, dial_with, family, family_of
+from streamguard_providers.asked import asked
 from streamguard_providers.async_calls import AsyncBody, AsyncCall, undisturbed
 from streamguard_providers.calls import REPORTED
+from streamguard_providers.counted import CountedAsyncCall, CountedSyncCall
+from streamguard_providers.record import NextTries
 from streamguard_providers.sync_calls import Dialler, SyncBody, SyncCall
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
         self._given = inner
         self._options = options
         self._inner: dict[str, Any] = {}
+        self._tries = NextTries()
         self._tidying: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -106,8 +110,15 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
     async def _govern(
         self, kind: Family, inner: Any, scope: Scope, request: httpx.Request
     ) -> httpx.Response:
-        call = AsyncCall(kind.cut_off, provider=request.url.host, tidying=self._tidying)
+        call = CountedAsyncCall(
+            kind.cut_off,
+            asked=asked(request),
+            tries=self._tries,
+            provider=request.url.host,
+            tidying=self._tidying,
+        )
         call.join(scope)
+        await call.opened()
         if call.was_cut:
             raise call.cut_off()
         call.begin(inner)
@@ -115,8 +126,8 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
         request.extensions = {**own, "trace": call.tracer(own.get("trace"))}
         try:
             response = await call.attend(inner.handle_async_request(request))
-        except BaseException:
-            call.finish()
+        except BaseException as error:
+            call.finish(error)
             await call.hang_up()
             raise
         finally:
@@ -133,7 +144,7 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
             await call.hang_up()
             raise call.cut_off()
         if response.is_closed:
-            call.finish()
+            call.finish(whole=True)
             return response
         call.reads(response.stream)
         response.stream = _body(AsyncBody, kind, "AsyncByteStream")(response.stream, call)
@@ -162,6 +173,7 @@ class GuardedTransport(httpx.BaseTransport):
         self._given = inner
         self._options = options
         self._inner: dict[str, Any] = {}
+        self._tries = NextTries()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._given or 'plain'}>"
@@ -227,8 +239,14 @@ class GuardedTransport(httpx.BaseTransport):
     def _govern(
         self, kind: Family, inner: Any, scope: Scope, request: httpx.Request
     ) -> httpx.Response:
-        call = SyncCall(kind.cut_off, provider=request.url.host)
+        call = CountedSyncCall(
+            kind.cut_off,
+            asked=asked(request),
+            tries=self._tries,
+            provider=request.url.host,
+        )
         call.join(scope)
+        call.opened()
         if call.was_cut:
             raise call.cut_off()
         call.begin(inner)
@@ -240,8 +258,8 @@ class GuardedTransport(httpx.BaseTransport):
             call.hang_up()
             call.let_go()
             raise
-        except BaseException:
-            call.finish()
+        except BaseException as error:
+            call.finish(error)
             raise
         finally:
             # A redirect or a retry starts from this request, and has a call of its own.
@@ -255,7 +273,7 @@ class GuardedTransport(httpx.BaseTransport):
             response.close()
             raise call.cut_off()
         if response.is_closed:
-            call.finish()
+            call.finish(whole=True)
             return response
         response.stream = _body(SyncBody, kind, "SyncByteStream")(response.stream, call)
         return response

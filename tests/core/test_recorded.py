@@ -113,6 +113,20 @@ def test_a_chunk_after_the_cutoff_is_late() -> None:
     assert (receipt.produced, receipt.late) == (0, 2)
 
 
+@pytest.mark.parametrize("how", ["disconnected", "terminate"])
+def test_what_had_passed_before_is_counted(how: str) -> None:
+    """Whoever counts behind the bytes catches up before the cutoff: that was not late."""
+    stream, _ = recorded()
+    stream.passed(1)
+    stream.catch_up = lambda: stream.passed(2)
+    if how == "terminate":
+        stream.terminate(Cause.SHUTDOWN)
+    else:
+        stream.disconnected()
+    receipt = sealed(stream)
+    assert (receipt.produced, receipt.late) == (3, 0)
+
+
 def test_never_started_leaves_no_receipt() -> None:
     """What was ended before its start has called nobody: there is nothing to be recorded."""
     ledger = MemoryLedger()
