@@ -13,6 +13,7 @@ from streamguard_core.observers import Observer
 from streamguard_core.price import Pricer, check_pricer
 from streamguard_core.producers import Report
 from streamguard_core.recorded import RecordedStream
+from streamguard_core.termination import Termination
 
 
 class Governed(Protocol):
@@ -68,13 +69,19 @@ class Scope:
         return self.gone is not None or self.ended is not None
 
     def new_stream(
-        self, *, model: str | None, provider: str | None, max_tokens: int | None
+        self,
+        *,
+        model: str | None = None,
+        provider: str | None = None,
+        max_tokens: int | None = None,
+        termination: Termination | None = None,
     ) -> RecordedStream:
         """A stream for a provider call outside of any session, not yet started."""
         return RecordedStream(
             model=model,
             provider=provider,
             max_tokens=max_tokens,
+            termination=termination,
             tags=self._tags,
             ledger=self.ledger,
             prices=self.prices,

@@ -57,7 +57,7 @@ class Asked(msgspec.Struct, frozen=True):
     model: str | None = None
     max_tokens: int | None = None
     tries: int | None = None
-    key: tuple[str, int] = ("", 0)
+    key: int = 0
 
 
 def asked(request: Any) -> Asked:
@@ -75,7 +75,7 @@ def asked(request: Any) -> Asked:
         model=body.model or (named[1] if named else None),
         max_tokens=_most(body),
         tries=tries,
-        key=(str(request.url), hash(content)) if tries is not None else ("", 0),
+        key=hash((str(request.url), content)) if tries is not None else 0,
     )
 
 

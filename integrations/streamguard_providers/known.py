@@ -5,28 +5,48 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from streamguard_providers.anthropic_messages import Anthropic
 from streamguard_providers.dialects import Dialect
+from streamguard_providers.gemini import Gemini
+from streamguard_providers.ndjson import NDJSONDecoder
 from streamguard_providers.ollama_dialect import Ollama
 from streamguard_providers.openai_chat import OpenAIChat
+from streamguard_providers.sse import SSEDecoder
 from streamguard_providers.stream_decoder import StreamDecoder
 
-_DIALECTS: Final[tuple[tuple[str, Callable[[str], Dialect]], ...]] = (
-    ("/chat/completions", OpenAIChat),
-    ("/api/chat", Ollama),
-    ("/api/generate", Ollama),
+#: The end of a path, the dialect's name, and the dialect.
+_ENDPOINTS: Final[tuple[tuple[str, str, Callable[[str], Dialect]], ...]] = (
+    ("/chat/completions", "openai-chat", OpenAIChat),
+    ("/messages", "anthropic", Anthropic),
+    (":generateContent", "gemini", Gemini),
+    (":streamGenerateContent", "gemini", Gemini),
+    ("/api/chat", "ollama", Ollama),
+    ("/api/generate", "ollama", Ollama),
 )
-_STREAMS: Final[dict[str, Callable[[str], StreamDecoder]]] = {
-    "text/event-stream": StreamDecoder.openai_chat,
-    "application/x-ndjson": StreamDecoder.ollama,
-}
+_LINES: Final = frozenset({"application/x-ndjson", "application/jsonl", "application/x-jsonlines"})
+#: Answers with the items of one array, as they are made.
+_ARRAY: Final = ":streamGenerateContent"
+
+
+def route_of(path: str) -> str | None:
+    """The name of the dialect of an endpoint; None where we know none."""
+    return next((name for end, name, _ in _ENDPOINTS if path.endswith(end)), None)
 
 
 def dialect_for(path: str, provider: str) -> Dialect | None:
-    """The dialect of an endpoint, for an answer that is one document; None where we know none."""
-    return next((make(provider) for end, make in _DIALECTS if path.endswith(end)), None)
+    """The dialect of an endpoint; None where we know none."""
+    return next((make(provider) for end, _, make in _ENDPOINTS if path.endswith(end)), None)
 
 
 def decoder_for(path: str, content_type: str, provider: str) -> StreamDecoder | None:
-    """The decoder for a stream of that content type; None where we know none."""
-    make = _STREAMS.get(content_type.partition(";")[0].strip())
-    return None if make is None or dialect_for(path, provider) is None else make(provider)
+    """The decoder for a stream of that content type; None where we know none, and for a document."""
+    dialect = dialect_for(path, provider)
+    kind = content_type.partition(";")[0].strip().lower()
+    if dialect is None:
+        return None
+    if kind in _LINES:
+        return StreamDecoder(dialect, NDJSONDecoder())
+    if kind == "text/event-stream" or (kind == "application/json" and path.endswith(_ARRAY)):
+        # A body that begins as a document or an array is seen to be one.
+        return StreamDecoder(dialect, SSEDecoder())
+    return None

@@ -16,6 +16,8 @@ from streamguard_core import (
     Scope,
 )
 from streamguard_providers.asked import Asked
+from streamguard_providers.known import route_of
+from streamguard_providers.termination import row_of_call
 
 #: What the SDKs' own waits between two tries come on top of: busy machines are late.
 _MARGIN_SECONDS: Final = 2.0
@@ -110,7 +112,10 @@ class Record:
         self.scope = scope
         self.asked = asked
         self.stream: RecordedStream = scope.new_stream(
-            model=asked.model, provider=provider, max_tokens=asked.max_tokens
+            model=asked.model,
+            provider=provider,
+            max_tokens=asked.max_tokens,
+            termination=row_of_call(f"//{provider}", provider, asked.model, route_of(asked.path)),
         )
         scope.add(self.stream)
 

@@ -165,7 +165,7 @@ class Tally:
         if response.status_code >= 400:
             self._body = _Refusal(self._provider)
         elif self._asked.generates and response.status_code == 200:
-            self._body = self._body_for(headers.get("content-type", "").lower())
+            self._body = self._body_for(headers.get("content-type", ""))
         if self._body is not None:
             self._inflate = inflate_for(headers.get("content-encoding"))
             if self._inflate is None:
@@ -223,11 +223,11 @@ class Tally:
     # -- inside ------------------------------------------------------------------------------------
 
     def _body_for(self, kind: str) -> _Body | None:
-        if "json" in kind and not any(lines in kind for lines in ("ndjson", "jsonl")):
-            dialect = dialect_for(self._asked.path, self._provider)
-            return None if dialect is None else _Whole(dialect)
         decoder = decoder_for(self._asked.path, kind, self._provider)
-        return None if decoder is None else _Streamed(decoder)
+        if decoder is not None:
+            return _Streamed(decoder)
+        dialect = dialect_for(self._asked.path, self._provider) if "json" in kind else None
+        return None if dialect is None else _Whole(dialect)
 
     def _feed(self, data: bytes) -> int:
         if not data or self._body is None or self._inflate is None:
