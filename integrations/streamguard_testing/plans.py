@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from streamguard_testing.bodies import BadRequest
+from streamguard_testing.continuation import after
 from streamguard_testing.dialects import Ask, Kind
 from streamguard_testing.settings import EngineSettings
 
@@ -29,20 +30,25 @@ def plan(ask: Ask, settings: EngineSettings) -> Plan:
         BadRequest: When more is asked for than this engine allows.
     """
     seed = settings.seed if ask.seed is None else ask.seed
-    length = 0 if ask.empty else _length(ask.max_tokens, settings)
+    done, tokens = after(settings.model.tokens(seed), ask)
+    length = 0 if ask.empty else _length(ask.max_tokens, done, settings)
     return Plan(
-        tokens=((Kind.TEXT, token) for token in settings.model.tokens(seed)),
+        tokens=((Kind.TEXT, token) for token in tokens),
         length=length,
         reason="length" if length == ask.max_tokens else "stop",
     )
 
 
-def _length(max_tokens: int | None, settings: EngineSettings) -> int:
+def _length(max_tokens: int | None, done: int, settings: EngineSettings) -> int:
     """Return how long an answer gets: the model's own end or the caller's, what comes first."""
     limit = settings.max_tokens_limit
     if max_tokens is not None and max_tokens > limit:
         raise BadRequest(f"{max_tokens} tokens were asked for; this engine allows {limit}")
     own = settings.answer_tokens
     if max_tokens is None:
-        return min(own or _DEFAULT_ANSWER, limit)
-    return max_tokens if own is None else min(own, max_tokens)
+        own = min(own or _DEFAULT_ANSWER, limit)
+    elif own is None:
+        return max_tokens
+    # What an answer has already counts for its own end, but is not made again.
+    left = max(0, own - done)
+    return left if max_tokens is None else min(left, max_tokens)
