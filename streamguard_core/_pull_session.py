@@ -307,6 +307,9 @@ class PullSession(LoopSession):
         interrupted = isinstance(error, asyncio.CancelledError) and (ours or outside)
         if outside:
             self._apply(lambda now_ns: self._leave("the reader's task was cancelled", now_ns))
+        if interrupted:
+            # What the cancellation has broken cannot be read on, neither for a tail nor under a drain.
+            self._apply(self._protocol.stop_draining)
         self._source_broke(source, None if interrupted else error)
         if outside:
             # Also where the producer's clean-up has put an error of its own in its place.

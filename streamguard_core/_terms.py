@@ -22,6 +22,7 @@ class SessionTerms:
     __slots__ = ("_about", "_by_provider", "_limit", "_producer", "_protocol", "_termination")
 
     _about: Description
+    _open_written: bool
     _producer: Any
     _protocol: StreamProtocol
 
@@ -55,7 +56,8 @@ class SessionTerms:
             self._about.termination = self._row()
             self._settle()
         limit = protocol.policy.limit if protocol.producer is RUNNING else None
-        if limit is None:
+        if limit is None or not self._open_written:
+            # Before the start there is no producer to read on, and so nothing that takes a place.
             protocol.disconnected(detail, now_ns, unaccepted)
             return
         may_drain = limit.enter()

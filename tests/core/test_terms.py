@@ -429,6 +429,45 @@ async def test_a_tail_says_how_it_ended() -> None:
         assert (receipt.client_left_early, receipt.prevented) == (True, NOTHING)
 
 
+async def test_a_tail_whose_iterator_was_broken_is_stopped() -> None:
+    """The cancellation of the reader's task broke the iterator: its usage is not known, and nobody says it is."""
+    session = StreamSession(ScriptedPull(emit("a"), finish("stop"), hang()), max_tokens=9)
+    reading = aiter(session)
+    await anext(reading)
+    task = asyncio.ensure_future(anext(reading))
+    await settled()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    receipt = await session.receipt()
+    assert (receipt.cause, receipt.policy) == (Cause.COMPLETED, "tail")
+    assert (receipt.drain, receipt.close) == (DrainEnd.STOPPED, CloseState.CONFIRMED)
+    assert (receipt.prevented, receipt.output.source) == (NOTHING, CountSource.CHUNKS)
+
+
+async def test_a_broken_iterator_is_not_booked_as_read_to_its_end() -> None:
+    """The provider turned out to be another one when the reader's task was cancelled: open, not what was seen."""
+    rows = Table(asked=STOPS, full=BILLS)
+
+    async def chunks() -> Any:
+        yield "a"
+        session.identify(model="full")
+        await asyncio.Event().wait()
+
+    session = StreamSession(
+        chunks(), model="asked", on_disconnect=by_provider(), termination=rows, max_tokens=50
+    )
+    reading = aiter(session)
+    await anext(reading)
+    task = asyncio.ensure_future(anext(reading))
+    await settled()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    receipt = await session.receipt()
+    assert (receipt.policy, receipt.drain) == ("drain(60s)", DrainEnd.STOPPED)
+    assert receipt.output == Count(None, 0, 50, CountSource.CHUNKS)
+    assert receipt.prevented == NOTHING
+
+
 # -- places ----------------------------------------------------------------------------------------------
 
 
@@ -482,6 +521,17 @@ async def test_a_place_is_always_given_back(how: str) -> None:
     assert limit.running == (1 if takes else 0)
     await session.aclose()
     await session.receipt()
+    assert limit.running == 0
+
+
+async def test_a_stream_that_was_never_started_takes_no_place() -> None:
+    """There is nothing to read on, and nobody who would give the place back."""
+    limit = DrainLimit(1)
+    session = StreamSession(ScriptedProducer(emit("a")), on_disconnect=drain(9, limit=limit))
+    session.disconnected("left before it began")
+    assert limit.running == 0
+    session.start()
+    assert (await session.receipt()).drain is DrainEnd.FINISHED
     assert limit.running == 0
 
 

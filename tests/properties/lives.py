@@ -143,7 +143,15 @@ lives = st.builds(
     Life,
     path=st.sampled_from(PULLED + PUSHED),
     policy=st.sampled_from(
-        [cancel(), cancel(), grace(3), grace(3, max_tokens=2), drain(3), drain(3, max_bytes=5)]
+        [
+            cancel(),
+            cancel(),
+            grace(3),
+            grace(3, max_tokens=2),
+            drain(3),
+            drain(3, max_bytes=5),
+            drain(3, max_tokens=2),
+        ]
     ),
     speculative=st.integers(1, 4),
     inflight=st.integers(1, 4),

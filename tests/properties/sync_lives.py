@@ -78,7 +78,9 @@ class SyncLife:
 sync_lives = st.builds(
     SyncLife,
     path=st.sampled_from(sorted(GATES)),
-    policy=st.sampled_from([cancel(), drain(3600), drain(3600, max_bytes=5)]),
+    policy=st.sampled_from(
+        [cancel(), drain(3600), drain(3600, max_bytes=5), drain(3600, max_tokens=2)]
+    ),
     speculative=st.integers(1, 4),
     inflight=st.integers(1, 4),
     words=st.lists(st.sampled_from(["emit"] * 6 + ["emit three"] * 3 + WORDS), max_size=8).map(
