@@ -41,6 +41,7 @@ class Ask:
         prompt: The text whose tokens are counted; it is not kept.
         max_tokens: The caller's limit; None when it named none.
         include_usage: Whether the usage is wanted.
+        continuous_usage: Whether the counters are wanted with every token (vLLM).
         empty: Whether nothing is to be generated (Ollama: load the model).
         tool: The tool that would be called.
         written: The beginning of the answer, when the conversation ends in an assistant message.
@@ -54,6 +55,7 @@ class Ask:
     max_tokens: int | None = None
     seed: int | None = None
     include_usage: bool = True
+    continuous_usage: bool = False
     empty: bool = False
     tool: Tool | None = None
     written: str = ""

@@ -25,13 +25,25 @@ class OpenAIVoice:
             "model": turn.ask.model,
         }
         self._opened = False
+        self._prompt_tokens = turn.prompt_tokens
+        self._running = turn.ask.continuous_usage and turn.running_usage
+        self._generated = 0
 
     def _chunk(self, choices: list[object], **rest: object) -> bytes:
         said = {**self._base, "object": "chat.completion.chunk", "choices": choices}
         if self._ask.include_usage:
-            # When usage was asked for, all other chunks have the field too, with null.
-            said["usage"] = None
+            # When usage was asked for, all other chunks have the field too: with null, or with the
+            # counters so far.
+            said["usage"] = self._so_far() if self._running else None
         return b"data: " + encode(said | rest) + b"\n\n"
+
+    def _so_far(self) -> dict[str, int]:
+        prompt, generated = self._prompt_tokens, self._generated
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": generated,
+            "total_tokens": prompt + generated,
+        }
 
     def _delta(self, delta: dict[str, object], reason: str | None = None) -> bytes:
         return self._chunk(
@@ -44,8 +56,11 @@ class OpenAIVoice:
 
     def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
         """Return one event a token, after the event with the role."""
-        frames = [self._delta({"content": token}) for token in tokens]
-        return b"".join([self._opening(), *frames])
+        frames = [self._opening()]
+        for token in tokens:
+            self._generated += 1
+            frames.append(self._delta({"content": token}))
+        return b"".join(frames)
 
     def _opening(self) -> bytes:
         if self._opened:
@@ -98,7 +113,8 @@ class OpenAIDialect:
         if most is None:
             most = limit(body, "max_tokens")
         stream = flag(body, "stream", default=False)
-        wanted = flag(mapping(body, "stream_options"), "include_usage", default=False)
+        options = mapping(body, "stream_options")
+        wanted = flag(options, "include_usage", default=False)
         return Ask(
             model=string(body, "model"),
             prompt=said.text,
@@ -107,6 +123,7 @@ class OpenAIDialect:
             max_tokens=most,
             seed=integer(body, "seed"),
             include_usage=wanted if stream else True,
+            continuous_usage=flag(options, "continuous_usage_stats", default=False),
         )
 
     def voice(self, turn: Turn) -> OpenAIVoice:

@@ -13,7 +13,10 @@ from streamguard_core import (
     Cause,
     Receipt,
     StreamSession,
+    TruncatedStream,
     Unpriced,
+    from_pico,
+    text_of,
     to_pico,
 )
 from streamguard_ledger import PriceBook
@@ -101,3 +104,57 @@ async def test_a_cut_call_without_usage_has_no_amount(engine: LoopbackEngine) ->
     receipt = await receipt_of(openai_producer(engine.url), leave_after=3)
     assert receipt.price.unpriced is Unpriced.UNKNOWN_USAGE
     assert (receipt.price.total, receipt.price.lower) == (None, None)
+
+
+async def test_a_call_that_died_costs_what_was_counted_until_then(engine: LoopbackEngine) -> None:
+    """With usage in every chunk (vLLM) a broken answer has a total, which may still have grown."""
+    engine.fault = Fault(cut_after=3)
+    wanted = {"stream_options": {"continuous_usage_stats": True}}
+    receipt = await receipt_of(openai_producer(engine.url, options=wanted))
+    assert receipt.cause is Cause.TRUNCATED
+    (record,) = engine.requests
+    (attempt,) = receipt.attempts
+    assert attempt.outcome is AttemptOutcome.TRUNCATED
+    assert receipt.price.total is not None
+    assert to_pico(receipt.price.total) == record.prompt_tokens * IN + 3 * OUT
+    assert (receipt.price.lower, receipt.price.upper) == (receipt.price.total, None)
+
+
+class Failover:
+    """Asks one provider, and another one for the rest when the first one dies."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self._producers = first, second
+
+    async def stream(self, *, report: Any) -> Any:
+        """See `PullProducer`."""
+        first, second = self._producers
+        text = ""
+        try:
+            async for batch in first.stream(report=report):
+                text += "".join(map(text_of, batch))
+                yield batch
+        except TruncatedStream:
+            async for batch in second.resumed(text).stream(report=report):
+                yield batch
+
+
+async def test_a_stream_over_two_engines_costs_what_both_did(engine: LoopbackEngine) -> None:
+    """The first dies in mid-sentence, the second goes on: two attempts, both priced, and their sum (P28)."""
+    engine.fault = Fault(cut_after=3)
+    async with LoopbackEngine(tokens_per_second=500) as other:
+        wanted = {"stream_options": {"continuous_usage_stats": True}}
+        first = openai_producer(engine.url, options=wanted, continues=True)
+        second = openai_producer(other.url, max_tokens=4, continues=True)
+        receipt = await receipt_of(Failover(first, second))
+        (died,), (went_on,) = engine.requests, other.requests
+    assert receipt.cause is Cause.COMPLETED
+    costs = [
+        died.prompt_tokens * IN + 3 * OUT,
+        went_on.prompt_tokens * IN + went_on.generated * OUT,
+    ]
+    prices = [attempt.price and attempt.price.total for attempt in receipt.attempts]
+    assert prices == [from_pico(cost) for cost in costs]
+    assert receipt.price.total == from_pico(sum(costs))
+    assert receipt.price.lower == receipt.price.total
+    assert receipt.price.upper is None

@@ -130,6 +130,23 @@ async def test_openai_usage_only_when_asked_for(http: httpx.AsyncClient, objects
     assert not [event for event in events if "usage" in event or not event["choices"]]
 
 
+async def test_openai_counters_with_every_token(http: httpx.AsyncClient, objects: Read) -> None:
+    """As vLLM does: who asks for continuous usage has the counters so far in every event."""
+    body = {
+        "model": "m",
+        "messages": MESSAGES,
+        "max_tokens": 3,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }
+    response = await http.post("/v1/chat/completions", json=body)
+    *events, done = objects(response.content)
+    assert done == "[DONE]"
+    assert [event["usage"]["completion_tokens"] for event in events] == [0, 1, 2, 3, 3, 3]
+    assert {event["usage"]["prompt_tokens"] for event in events} == {6}
+    assert [event["usage"]["total_tokens"] for event in events] == [6, 7, 8, 9, 9, 9]
+
+
 async def test_openai_client_reads_a_stream(sdk: openai.AsyncOpenAI) -> None:
     """OpenAI's own client understands the stream, its usage included."""
     stream = await sdk.chat.completions.create(
