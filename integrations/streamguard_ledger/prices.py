@@ -35,9 +35,11 @@ _KEYS: Final = {
 """What of a row is used: prices of text tokens and of calls. Searches, pages and hours are no tokens."""
 _KINDS: Final = re.compile("audio|image|video")
 _NAMES: Final = {
+    "aws-bedrock": "aws",
     "azure-openai": "azure",
     "bedrock": "aws",
     "gemini": "google",
+    "google-vertex": "google",
     "vertex": "google",
     "xai": "x-ai",
 }

@@ -175,7 +175,9 @@ def test_our_names_of_providers_are_understood() -> None:
     for ours, theirs, model in [
         ("gemini", "google", "gemini-2.5-pro"),
         ("vertex", "google", "gemini-2.5-pro"),
+        ("google-vertex", "google", "gemini-2.5-pro"),
         ("xai", "x-ai", "grok-3"),
+        ("aws-bedrock", "aws", "amazon.nova-pro-v1:0"),
         ("bedrock", "aws", "amazon.nova-pro-v1:0"),
         ("azure-openai", "azure", "gpt-4o"),
     ]:
