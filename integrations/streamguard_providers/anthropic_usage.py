@@ -52,6 +52,19 @@ def anthropic_usage(
         output_told: False while `output_tokens` is the placeholder.
         rising: False where numbers that are not final may also fall.
     """
+    usage = _top(reported, final=final, output_told=output_told, rising=rising)
+    runs = anthropic_iterations(reported) if final else ()
+    return _bounded_by_runs(usage, anthropic_total(reported)) if runs else usage
+
+
+def _top(
+    reported: Mapping[str, Any],
+    *,
+    final: bool = True,
+    output_told: bool = True,
+    rising: bool = True,
+) -> Usage:
+    """The figures at the top of the object, without a look at the runs."""
 
     def count(value: int | None) -> Count:
         if value is None:
@@ -67,7 +80,7 @@ def anthropic_usage(
     if not final and not whole:
         whole = read = write = None
     details = mapping_in(reported.get("output_tokens_details")) or {}
-    usage = Usage(
+    return Usage(
         input=count(whole),
         cached_input=count(read),
         cache_write=count(write),
@@ -75,12 +88,9 @@ def anthropic_usage(
         reasoning=count(number_in(details.get("thinking_tokens"))) if output_told else UNKNOWN,
         reported=reported,
     )
-    return _bounded_by_runs(usage, reported) if final and reported.get("iterations") else usage
 
 
-def _bounded_by_runs(usage: Usage, reported: Mapping[str, Any]) -> Usage:
-    total = anthropic_total(reported)
-
+def _bounded_by_runs(usage: Usage, total: Usage) -> Usage:
     def bounded(top: Count, runs: Count) -> Count:
         if top.value is None or runs.value == top.value:
             return top
@@ -106,7 +116,7 @@ def anthropic_iterations(reported: Mapping[str, Any]) -> tuple[AnthropicIteratio
             AnthropicIteration(
                 type=text_in((said or {}).get("type")),
                 model=text_in((said or {}).get("model")),
-                usage=Usage() if said is None else anthropic_usage(said),
+                usage=Usage() if said is None else _top(said),
             )
         )
     return tuple(found)
@@ -127,5 +137,5 @@ def anthropic_total(reported: Mapping[str, Any]) -> Usage:
     """
     runs = [run.usage for run in anthropic_iterations(reported)]
     if not runs:
-        return anthropic_usage(reported)
+        return _top(reported)
     return msgspec.structs.replace(total_usage(runs), reported=reported)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from streamguard_core import Count, CountSource
 from streamguard_providers import Anthropic, anthropic_iterations, anthropic_total
+from streamguard_providers.anthropic_usage import anthropic_usage
 
 from .anthropic_events import END, PING, block, decoded, holds, said, start, stop, stop_block, text
 
@@ -131,6 +134,23 @@ def test_a_sum_is_not_made_of_what_is_not_known() -> None:
     dialect = decoded(start(), stop(output_tokens=4, iterations=odd["iterations"]), END).decoder
     assert dialect.usage is not None
     assert dialect.usage.input == Count(12, 12, None, CountSource.PROVIDER_FINAL)
+
+
+@pytest.mark.parametrize("odd", [3, "runs", {"a": 1}, [], True])
+def test_runs_that_are_no_list_are_none(odd: Any) -> None:
+    """What is no list of runs leaves the figures at the top exact."""
+    usage = decoded(start(), stop(output_tokens=4, iterations=odd), END).decoder.usage
+    assert usage is not None
+    assert usage.output == Count.exact(4, CountSource.PROVIDER_FINAL)
+
+
+def test_runs_within_runs_are_not_looked_at() -> None:
+    """Nobody can make us descend: a run that claims to have runs is one run."""
+    nested: dict[str, Any] = {"input_tokens": 1, "output_tokens": 2}
+    for _ in range(200):
+        nested = {"input_tokens": 1, "output_tokens": 2, "iterations": [nested]}
+    assert anthropic_total(nested).output == Count.exact(2, CountSource.PROVIDER_FINAL)
+    assert anthropic_usage(nested).output == Count.exact(2, CountSource.PROVIDER_FINAL)
 
 
 def test_runs_that_are_less_than_the_top_are_no_bound() -> None:
