@@ -131,7 +131,7 @@ def _find(provider: str | None, model: str) -> tuple[Provider, ModelInfo] | None
 def _is_called(provider: Provider, name: str) -> bool:
     """True for its name, and for a host of its API."""
     if "." in name:
-        return re.match(provider.api_pattern, f"https://{name}") is not None
+        return re.fullmatch(provider.api_pattern, f"https://{name}") is not None
     return provider.id == _NAMES.get(name, name)
 
 

@@ -159,6 +159,7 @@ def test_tiers_have_the_edges_of_the_list(provider: str, model: str, edge: int) 
         ("ollama", False),
         ("127.0.0.1", False),
         ("my-gateway.example", False),
+        ("api.openai.com.example", False),
     ],
 )
 def test_a_provider_is_never_guessed(provider: str | None, known: bool) -> None:
@@ -168,6 +169,25 @@ def test_a_provider_is_never_guessed(provider: str | None, known: bool) -> None:
         assert said.total == "0.007500000000"
     else:
         assert said.unpriced is Unpriced.UNKNOWN_MODEL
+
+
+@pytest.mark.parametrize(
+    ("host", "provider", "model"),
+    [
+        ("generativelanguage.googleapis.com", "google", "gemini-2.5-pro"),
+        ("us-central1-aiplatform.googleapis.com", "google", "gemini-2.5-pro"),
+        ("api.anthropic.com", "anthropic", "claude-sonnet-4-5"),
+        ("mine.openai.azure.com", "azure", "gpt-4o"),
+        ("bedrock-runtime.us-east-1.amazonaws.com", "aws", "amazon.nova-pro-v1:0"),
+        ("api.x.ai", "x-ai", "grok-3"),
+        ("api.groq.com", "groq", "llama-3.3-70b-versatile"),
+    ],
+)
+def test_hosts_are_those_of_the_list(host: str, provider: str, model: str) -> None:
+    """A guarded transport knows only the host that was called: that is enough."""
+    said = price(model, provider=host, input=1000, output=1000)
+    assert said.total is not None
+    assert said == price(model, provider=provider, input=1000, output=1000)
 
 
 def test_our_names_of_providers_are_understood() -> None:
