@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Self
@@ -306,9 +306,8 @@ def row_of_call(
         model: which model.
         route: the dialect.
     """
-    host, table = urlsplit(url).hostname or "", TerminationTable.shipped()
-    name = host if table.knows(host) else provider
-    return table.row(name, model, datetime.now(UTC).date(), route=route)
+    host = urlsplit(url).hostname or ""
+    return _row_of_call(host, provider, model, route, datetime.now(UTC).date())
 
 
 def _check_rows(rows: tuple[TerminationRow, ...], version: str) -> None:
@@ -357,6 +356,15 @@ def _matches(pattern: str, asked: str | None) -> bool:
 
 def _is_pattern(text: str) -> bool:
     return any(sign in text for sign in "*?[")
+
+
+@lru_cache(maxsize=512)
+def _row_of_call(
+    host: str, provider: str | None, model: str | None, route: str | None, at: date
+) -> TerminationRow:
+    """The same call has the same row all day: it is looked for once."""
+    table = TerminationTable.shipped()
+    return table.row(host if table.knows(host) else provider, model, at, route=route)
 
 
 @cache

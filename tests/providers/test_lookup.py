@@ -30,6 +30,7 @@ from streamguard_providers import (
     cancel_response,
     look_up,
 )
+from streamguard_testing import Ending, LoopbackEngine
 
 from .support import Answer, ScriptedServer, chunked, head, scripted, token
 
@@ -275,3 +276,40 @@ async def test_a_receipt_of_openrouter_leads_to_its_usage() -> None:
         assert not sealed.usage.output.known
         usage = await look_up(sealed, api_key=KEY, base_url=url(server))
     assert (sealed.request_id, numbers(usage)["output"]) == ("gen-1", 27)
+
+
+async def in_the_background(client: httpx.AsyncClient, engine: LoopbackEngine, most: int) -> str:
+    """Begin a response in the background, read its id, and leave; the engine goes on."""
+    body = {"model": "m", "input": "p", "background": True, "stream": True}
+    async with client.stream(
+        "POST", f"{engine.url}/v1/responses", json=body | {"max_output_tokens": most}
+    ) as response:
+        async for line in response.aiter_lines():
+            if line.startswith("data: ") and "response" in (said := json.loads(line[6:])):
+                return str(said["response"]["id"])
+    raise AssertionError("the engine said no id")
+
+
+async def test_closing_does_not_end_what_is_in_the_background_and_cancelling_does() -> None:
+    """The engine generates on after its reader has left, until it is told by the id; it says no usage then."""
+    async with LoopbackEngine(tokens_per_second=50) as engine, httpx.AsyncClient() as client:
+        name = await in_the_background(client, engine, 5000)
+        seen = engine.requests[0].generated
+        await engine.wait_until(lambda: engine.requests[0].generated > seen + 3)
+        assert not engine.requests[0].ran_to_end
+        for _ in range(2):
+            assert await cancel_response(name, base_url=f"{engine.url}/v1") is None
+        await engine.wait_idle()
+        assert engine.requests[0].ending is Ending.CANCELLED
+        assert await look_up(name, base_url=f"{engine.url}/v1") is None
+
+
+async def test_what_was_left_in_the_background_is_looked_up() -> None:
+    """It was generated to its end, and is billed; its usage is waited for, and is what the engine counted."""
+    async with LoopbackEngine(tokens_per_second=50) as engine, httpx.AsyncClient() as client:
+        name = await in_the_background(client, engine, 20)
+        usage = await look_up(name, base_url=f"{engine.url}/v1")
+        counted = engine.requests[0]
+    assert counted.generated == 20
+    assert numbers(usage)["output"] == 20
+    assert numbers(usage)["input"] == counted.prompt_tokens
