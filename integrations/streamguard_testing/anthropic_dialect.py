@@ -67,9 +67,13 @@ class AnthropicVoice:
         output = None if totals is None else totals.generated
         return encode(self._message(_STOP_REASONS[reason], self._blocks(said), output))
 
-    def error(self, message: str) -> bytes:
+    def error(self, status: int, message: str) -> bytes:
         """Return the event that stands for an error after a 200; no message_stop follows it."""
-        return _event(**_error(500, message))
+        return _event(**_error(status, message))
+
+    def carry(self, said: Mapping[str, Any]) -> bytes:
+        """Return any object as an event."""
+        return b"data: " + encode(said) + b"\n\n"
 
     def idle(self) -> bytes:
         """Return a ping."""

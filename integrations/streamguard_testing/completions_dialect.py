@@ -52,9 +52,13 @@ class CompletionsVoice:
             body["usage"] = usage_of(totals)
         return encode(body)
 
-    def error(self, message: str) -> bytes:
+    def error(self, status: int, message: str) -> bytes:
         """Return the event that stands for an error after a 200; no [DONE] follows it."""
-        return b"data: " + encode(error_of(500, message)) + b"\n\n"
+        return b"data: " + encode(error_of(status, message)) + b"\n\n"
+
+    def carry(self, said: Mapping[str, Any]) -> bytes:
+        """Return any object as an event."""
+        return b"data: " + encode(said) + b"\n\n"
 
     def idle(self) -> bytes:
         """Return a comment."""

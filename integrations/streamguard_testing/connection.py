@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Protocol, cast
 
 from streamguard_testing.bodies import encode
@@ -215,12 +216,13 @@ class Response:
         self._chunked = request.version == "HTTP/1.1"
         self._keep_alive = request.keep_alive
         self._live: LiveRequest | None = None
+        self._extra: Mapping[str, str] = {}
         self._started = False
         self._complete = False
 
-    def belongs_to(self, live: LiveRequest) -> None:
-        """Write the record of this request along, and tell the reader its id."""
-        self._live = live
+    def belongs_to(self, live: LiveRequest, extra: Mapping[str, str]) -> None:
+        """Write the record of this request along, and tell the reader its id and extra headers."""
+        self._live, self._extra = live, extra
 
     @property
     def reusable(self) -> bool:
@@ -286,7 +288,8 @@ class Response:
 
     def _head(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         if self._live is not None:
-            headers["x-engine-request-id"] = self._live.id
+            headers["x-engine-request-id"] = headers["x-generation-id"] = self._live.id
+            headers |= self._extra
             if not self._connection.gone:
                 self._live.first_byte_at = time.monotonic()
         self._connection.send(head(status, headers) + body)

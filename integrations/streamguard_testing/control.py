@@ -20,6 +20,9 @@ class Controlled(Protocol):
     log: RequestLog
     fault: Fault
 
+    def reset(self) -> None:
+        """Forget the requests that have ended, and how often faults were met."""
+
     @property
     def open_connections(self) -> int:
         """How many connections are open, this one included."""
@@ -38,7 +41,10 @@ def respond(engine: Controlled, request: Request) -> tuple[int, object]:
     if request.method != wanted:
         return 405, _error(f"{name} is asked with {wanted}")
     if name == "reset":
-        return 200, {"forgotten": engine.log.forget_ended(), "running": len(engine.log.all())}
+        known = len(engine.log.all())
+        engine.reset()
+        running = len(engine.log.all())
+        return 200, {"forgotten": known - running, "running": running}
     if name == "fault":
         return _set_fault(engine, request)
     if name == "health":

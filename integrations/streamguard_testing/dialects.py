@@ -47,6 +47,7 @@ class Ask:
         written: The beginning of the answer, when the conversation ends in an assistant message.
         raw: Whether the prompt is a plain text, which may end in the beginning of the answer.
         background: Whether the answer is made without a reader, to be fetched afterwards.
+        events: Whether its stream consists of server-sent events.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Ask:
     written: str = ""
     raw: bool = False
     background: bool = False
+    events: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +129,11 @@ class Voice(Protocol):
     def whole(self, said: Said, reason: str, totals: Totals | None) -> bytes:
         """Return the answer in one piece, for a request that wanted no stream."""
 
-    def error(self, message: str) -> bytes:
-        """Return an error frame as it stands inside a 200."""
+    def error(self, status: int, message: str) -> bytes:
+        """Return an error frame as it stands inside a 200, in the words of a status."""
+
+    def carry(self, said: Mapping[str, Any]) -> bytes:
+        """Return any object as the last frame of a stream."""
 
     def idle(self) -> bytes:
         """Return bytes that say nothing (a comment, a blank line)."""

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self, Unpack
 
-from streamguard_testing import control, ollama_dialect, openai_dialect
+from streamguard_testing import control, error_shapes, lookup, ollama_dialect, openai_dialect
 from streamguard_testing.background import PATHS as BACKGROUND_PATHS
 from streamguard_testing.background import Background, Nobody
 from streamguard_testing.bodies import BadRequest, decode, encode
 from streamguard_testing.connection import Connection, Response
 from streamguard_testing.dialects import Ask, Dialect
-from streamguard_testing.faults import FAULT_HEADER, Fault
+from streamguard_testing.fault_choice import FaultChoice
+from streamguard_testing.faults import Billing, Fault
 from streamguard_testing.generation import Generation
 from streamguard_testing.http1 import Request
 from streamguard_testing.plans import Plan, plan
@@ -48,8 +49,7 @@ class LoopbackEngine:
 
     def __init__(self, **options: Unpack[EngineOptions]) -> None:
         self.settings = EngineSettings(**options)
-        #: What goes wrong with requests that do not choose for themselves; may be replaced.
-        self.fault = self.settings.fault
+        self._faults = FaultChoice(self.settings.fault)
         self.log = RequestLog(self.settings.max_records)
         self._background = Background(self.log.get, self.ended)
         self._generations: dict[str, Generation] = {}
@@ -118,6 +118,15 @@ class LoopbackEngine:
     # ------------------------------------------------------------ what it knows
 
     @property
+    def fault(self) -> Fault:
+        """What goes wrong with requests that do not choose for themselves; may be replaced."""
+        return self._faults.fault
+
+    @fault.setter
+    def fault(self, fault: Fault) -> None:
+        self._faults.fault = fault
+
+    @property
     def port(self) -> int:
         """The port it listens on."""
         return self._port
@@ -163,7 +172,11 @@ class LoopbackEngine:
         return self.log.generated_after(request_id, instant)
 
     def reset(self) -> None:
-        """Forget the requests that have ended; those that run are kept."""
+        """Forget the requests that have ended, and how often faults were met.
+
+        Requests that run are kept.
+        """
+        self._faults.forget()
         self.log.forget_ended()
 
     # ------------------------------------------------------------ waiting
@@ -243,10 +256,15 @@ class LoopbackEngine:
             return 200, ollama_dialect.tags(self.settings.models)
         if path == "/v1/models":
             return 200, openai_dialect.models(self.settings.models)
+        if path == lookup.PATH:
+            status, said = lookup.respond(self.log, request)
+            return status, encode(said)
         found = self._background.respond(request.method, path)
         if found is not None:
             return found[0], encode(found[1])
-        known = ", ".join([*PATHS, *BACKGROUND_PATHS, "/api/tags", "/v1/models", control.PREFIX])
+        known = ", ".join(
+            [*PATHS, *BACKGROUND_PATHS, lookup.PATH, "/api/tags", "/v1/models", control.PREFIX]
+        )
         return 404, encode({"error": f"this engine answers {known}"})
 
     def _generation(
@@ -254,14 +272,16 @@ class LoopbackEngine:
     ) -> Generation | None:
         try:
             ask = dialect.ask(decode(request.body))
-            fault = self._fault_of(request)
+            fault = self._faults.of(request)
+            error_shapes.check(fault, ask)
             planned = plan(ask, self.settings)
             live = self._record(request, ask, planned, dialect, opened_at)
+            live.bills_full = fault.billing is Billing.FULL
         except ValueError as error:
             body = dialect.error_body(400, str(error))
             response.whole(400, "application/json", body)
             return None
-        response.belongs_to(live)
+        response.belongs_to(live, fault.headers)
         # A request that is refused is refused at once, also one for the background.
         alone = ask.background and not ask.stream and fault.status is None
         generation = Generation(
@@ -283,10 +303,6 @@ class LoopbackEngine:
             self._background.keep(generation)
         return generation
 
-    def _fault_of(self, request: Request) -> Fault:
-        text = request.headers.get(FAULT_HEADER)
-        return self.fault if text is None else Fault.from_json(text, self.fault)
-
     def _record(
         self, request: Request, ask: Ask, planned: Plan, dialect: Dialect, opened_at: float
     ) -> LiveRequest:
@@ -301,6 +317,7 @@ class LoopbackEngine:
             prompt_tokens=self.settings.model.count(ask.prompt),
             max_tokens=ask.max_tokens,
             planned_tokens=planned.length,
+            reason=planned.reason,
             connection_opened_at=opened_at,
             changed=self.log.changed,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
@@ -27,6 +28,29 @@ class Cut(StrEnum):
     CLEAN = "clean"  #: the HTTP body ends correctly: only the dialect's own marker is missing
     ABRUPT = "abrupt"  #: the connection is closed in the middle of the HTTP body
     RESET = "reset"  #: the connection is reset
+
+
+class ErrorShape(StrEnum):
+    """What an error inside a 200 looks like."""
+
+    NATIVE = "native"  #: as the provider whose dialect it is says it
+    NESTED = "nested"  #: `{"error": {...}}`
+    EVENT = "event"  #: the same in an event named `error`
+    FLAT = "flat"  #: `{"type": "error", "code": ..., "message": ...}`
+    FAILED = "failed"  #: an event `response.failed`
+    TEXT = "text"  #: `{"error": "text"}`
+    BESIDE = "beside"  #: an error beside choices and usage, and [DONE]
+    FIELD = "field"  #: a field `error:` of its own, and no data
+    BODY = (
+        "body"  #: bare JSON: the whole body before the first token, a line among the events later
+    )
+
+
+class Billing(StrEnum):
+    """What a reader who leaves is billed for."""
+
+    STOPS = "stops"  #: generation stops, and so does the bill
+    FULL = "full"  #: generation goes on to its end, and all of it is billed
 
 
 class Break(StrEnum):
@@ -53,7 +77,14 @@ class Fault:
         status: Answer with this error status instead of tokens.
         retry_after: Value of the `retry-after` header sent with `status`.
         error_message: Text of the error frame or error body.
+        error_status: The status that the error frame would have had; decides about its words.
+        error_shape: What the error frame looks like; `event`, `failed`, `beside` and `field` are
+            for server-sent events alone.
+        headers: Further headers of the response, such as `x-ratelimit-remaining-requests`.
+        times: Only so many requests get this fault, and those that follow none; all when None.
+            One that a request chose is counted for requests with the same fault and the same id.
         ignore_close: Generate to the end even though the reader has left.
+        billing: What a reader who leaves is billed for; with `full` generation goes on as well.
         trickle_after_done: Keep the connection open after the terminal marker and send comments or
             blank lines until the reader leaves (ten minutes at most).
         trickle_interval: Seconds between two of those.
@@ -73,7 +104,12 @@ class Fault:
     status: int | None = None
     retry_after: int | None = None
     error_message: str = "the engine was told to fail"
+    error_status: int = 500
+    error_shape: ErrorShape = ErrorShape.NATIVE
+    headers: Mapping[str, str] = field(default_factory=dict)
+    times: int | None = None
     ignore_close: bool = False
+    billing: Billing = Billing.STOPS
     trickle_after_done: bool = False
     trickle_interval: float = 0.05
     usage: Usage = Usage.NORMAL
@@ -82,10 +118,13 @@ class Fault:
     def __post_init__(self) -> None:
         for name, kinds in _KINDS.items():
             _check(name, getattr(self, name), kinds)
-        object.__setattr__(self, "cut", _choice(Cut, "cut", self.cut))
-        object.__setattr__(self, "usage", _choice(Usage, "usage", self.usage))
-        if self.status is not None and not 400 <= self.status <= 599:
-            raise ValueError(f"status must be an error status from 400 to 599, got {self.status}")
+        for name, choices in _CHOICES.items():
+            object.__setattr__(self, name, _choice(choices, name, getattr(self, name)))
+        for name in ("status", "error_status"):
+            status = getattr(self, name)
+            if status is not None and not 400 <= status <= 599:
+                raise ValueError(f"{name} must be an error status from 400 to 599, got {status}")
+        _check_headers(self.headers)
         breaks = [f"{name}_after" for name in Break if getattr(self, f"{name}_after") is not None]
         if len(breaks) > 1:
             raise ValueError(f"a response breaks off only once: give one of {' and '.join(breaks)}")
@@ -104,7 +143,7 @@ class Fault:
         Raises:
             ValueError: When a field is unknown or its value is impossible.
         """
-        known = [field.name for field in fields(self)]
+        known = [known.name for known in fields(self)]
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise ValueError(f"no such fault: {', '.join(unknown)}; there are {', '.join(known)}")
@@ -153,11 +192,30 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "status": (int, type(None)),
     "retry_after": (int, type(None)),
     "error_message": (str,),
+    "error_status": (int,),
+    "headers": (dict,),
+    "times": (int, type(None)),
     "ignore_close": (bool,),
     "trickle_after_done": (bool,),
     "trickle_interval": _NUMBER,
     "usage_delay": _NUMBER,
 }
+
+
+_CHOICES: Final[Mapping[str, type[StrEnum]]] = {
+    "cut": Cut,
+    "usage": Usage,
+    "error_shape": ErrorShape,
+    "billing": Billing,
+}
+_HEADER: Final = re.compile(r"[A-Za-z0-9-]+: [ -~]*")
+
+
+def _check_headers(headers: Mapping[Any, Any]) -> None:
+    # Nothing that could end a header and begin another one.
+    for name, value in headers.items():
+        if not isinstance(value, str) or not _HEADER.fullmatch(f"{name}: {value}"):
+            raise ValueError(f"headers must be names with plain texts; {name!r} is none")
 
 
 def _check(name: str, value: object, kinds: tuple[type, ...]) -> None:

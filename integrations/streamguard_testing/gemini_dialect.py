@@ -76,9 +76,13 @@ class GeminiVoice:
         usage = None if totals is None else _usage(totals)
         return _pretty(self._response(parts, usage, finishReason=_FINISH_REASONS[reason]))
 
-    def error(self, message: str) -> bytes:
+    def error(self, status: int, message: str) -> bytes:
         """Return the item that stands for an error after a 200."""
-        item = self._item(_error(500, message))
+        return self.carry(_error(status, message))
+
+    def carry(self, said: Mapping[str, Any]) -> bytes:
+        """Return any object as the last item."""
+        item = self._item(said)
         return item if self._sse else item + b"\n]"
 
     def idle(self) -> bytes:
@@ -162,6 +166,7 @@ class GeminiDialect:
             stream=self._stream,
             max_tokens=limit(config, "maxOutputTokens"),
             seed=integer(config, "seed"),
+            events=self._sse,
             written=texts[-1] if contents[-1].get("role") == "model" else "",
         )
 

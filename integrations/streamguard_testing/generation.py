@@ -10,8 +10,9 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Final, Protocol
 
+from streamguard_testing import error_shapes
 from streamguard_testing.dialects import Ask, Dialect, Kind, Said, Totals, Turn, Voice
-from streamguard_testing.faults import Break, Cut, Fault, Usage
+from streamguard_testing.faults import Billing, Break, Cut, ErrorShape, Fault, Usage
 from streamguard_testing.plans import Plan
 from streamguard_testing.records import Ending, LiveRequest, State
 from streamguard_testing.settings import EngineSettings
@@ -80,7 +81,9 @@ class Generation:
     ) -> None:
         self.live: Final = live
         self.fault: Final = fault
-        self.ignore_close: Final = fault.ignore_close or ask.background
+        self.ignore_close: Final = (
+            fault.ignore_close or ask.background or fault.billing is Billing.FULL
+        )
         self.voice: Final[Voice] = dialect.voice(_turn(live, ask, fault))
         self.reason: Final = plan.reason
         self._dialect = dialect
@@ -139,7 +142,7 @@ class Generation:
             self._refuse(fault.status)
             self._ending = Ending.REFUSED
             return
-        if self._stream and self.voice.early_head:
+        if self._stream and self.voice.early_head and not self._bare:
             self._responder.start(200, self.voice.content_type)
             self._responder.write(self.voice.open())
         limit = live.planned_tokens
@@ -201,17 +204,25 @@ class Generation:
         self._responder.cut(self.fault.cut)
 
     async def _fail(self) -> None:
-        if self._stream:
-            self._responder.start(200, self.voice.content_type)
-            self._responder.write(self.voice.error(self.fault.error_message))
-            self._responder.finish()
+        if not self._stream:
+            self._refuse(self.fault.error_status)
+        elif self._bare:
+            body = error_shapes.bare(self.fault)
+            self._responder.whole(200, "application/json", body)
         else:
-            self._refuse(500)
+            self._responder.start(200, self.voice.content_type)
+            self._responder.write(error_shapes.frames(self.fault, self.voice, self.totals()))
+            self._responder.finish()
         await self._responder.flushed()
         self._ending = Ending.FAILED
 
+    @property
+    def _bare(self) -> bool:
+        """Whether there is an error where a stream was expected."""
+        return self.fault.error_shape is ErrorShape.BODY and self.fault.error_after == 0
+
     def _refuse(self, status: int) -> None:
-        body = self._dialect.error_body(status, self.fault.error_message)
+        body = error_shapes.body(self.fault, self._dialect, status)
         self._responder.whole(status, "application/json", body, self.fault.retry_after)
 
     async def _deliver_end(self) -> None:

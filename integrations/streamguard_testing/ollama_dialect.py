@@ -58,9 +58,13 @@ class OllamaVoice:
             return self._line(text, done=True, done_reason="load")
         return self._line(text, done=True, done_reason=reason, **_counters(totals))
 
-    def error(self, message: str) -> bytes:
+    def error(self, status: int, message: str) -> bytes:
         """Return the line that stands for an error after a 200."""
         return encode({"error": message}) + b"\n"
+
+    def carry(self, said: Mapping[str, Any]) -> bytes:
+        """Return any object as a line."""
+        return encode(said) + b"\n"
 
     def idle(self) -> bytes:
         """Return a blank line."""
@@ -93,6 +97,7 @@ class OllamaDialect:
             empty=empty,
             written=written,
             raw=not self._chat,
+            events=False,
         )
 
     def _chatted(self, body: Mapping[str, Any]) -> tuple[str, str, bool]:

@@ -88,9 +88,13 @@ class OpenAIVoice:
             body["usage"] = usage_of(totals)
         return encode(body)
 
-    def error(self, message: str) -> bytes:
+    def error(self, status: int, message: str) -> bytes:
         """Return the event that stands for an error after a 200; no [DONE] follows it."""
-        return b"data: " + encode(error_of(500, message)) + b"\n\n"
+        return b"data: " + encode(error_of(status, message)) + b"\n\n"
+
+    def carry(self, said: Mapping[str, Any]) -> bytes:
+        """Return any object as an event."""
+        return b"data: " + encode(said) + b"\n\n"
 
     def idle(self) -> bytes:
         """Return a comment."""
@@ -156,6 +160,11 @@ def usage_of(totals: Totals) -> dict[str, object]:
 
 def error_of(status: int, message: str) -> dict[str, object]:
     """Return an error as all of OpenAI's endpoints report it."""
-    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    kinds = {
+        401: "authentication_error",
+        404: "not_found_error",
+        429: "rate_limit_error",
+        529: "overloaded_error",
+    }
     kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}

@@ -64,6 +64,8 @@ class EngineRequest:
         generated: Tokens the model made, whether or not anybody could still read them.
         generated_after_noticed: Tokens made after the engine had noticed that the reader left.
         ran_to_end: Whether every planned token was made.
+        billed: Tokens of the answer that a provider would put on the bill: those that were made,
+            and all planned ones as soon as the reader of a fault `billing: full` has left.
         left_by: How the reader left.
         connection_opened_at: The connection was accepted.
         received_at: The request was complete.
@@ -88,6 +90,7 @@ class EngineRequest:
     generated: int
     generated_after_noticed: int
     ran_to_end: bool
+    billed: int
     left_by: LeftBy | None
     connection_opened_at: float
     received_at: float
@@ -115,6 +118,9 @@ class LiveRequest:
     prompt_tokens: int
     max_tokens: int | None
     planned_tokens: int
+    bills_full: bool = False
+    reason: str = "stop"
+    reasoning: int = 0
     connection_opened_at: float
     changed: Callable[[], None]
     received_at: float = field(default_factory=time.monotonic)
@@ -159,6 +165,11 @@ class LiveRequest:
         gone = self.noticed_at is None or self.connection_closed_at is not None
         return self.state is State.ENDED and gone
 
+    @property
+    def _bills_all(self) -> bool:
+        left = self.noticed_at is not None
+        return self.bills_full and left and self.ending is not Ending.REFUSED
+
     def snapshot(self) -> EngineRequest:
         """Return the counters as they are now."""
         made = len(self.instants)
@@ -176,6 +187,7 @@ class LiveRequest:
             generated=made,
             generated_after_noticed=made - self.generated_when_noticed if noticed else 0,
             ran_to_end=made >= self.planned_tokens and self.ending is not Ending.REFUSED,
+            billed=self.planned_tokens if self._bills_all else made,
             left_by=self.left_by,
             connection_opened_at=self.connection_opened_at,
             received_at=self.received_at,

@@ -63,15 +63,19 @@ class ResponsesVoice:
         """Return the one object that a request without a stream gets."""
         return encode(self.ended(reason, self.items(said, reason), totals))
 
-    def error(self, message: str) -> bytes:
+    def error(self, status: int, message: str) -> bytes:
         """Return the event that stands for an error after a 200, and what says that it failed."""
-        error = {"code": "server_error", "message": message}
-        return self._event("error", **error, param=None) + self.failed(message)
+        error = {
+            "code": "rate_limit_exceeded" if status == 429 else "server_error",
+            "message": message,
+        }
+        return self._event("error", **error, param=None) + self._event(
+            "response.failed", response=self.response("failed", error=error)
+        )
 
-    def failed(self, message: str) -> bytes:
-        """Return the terminal event of a response that failed."""
-        error = {"code": "server_error", "message": message}
-        return self._event("response.failed", response=self.response("failed", error=error))
+    def carry(self, said: Mapping[str, Any]) -> bytes:
+        """Return any object as an event."""
+        return b"data: " + encode(said) + b"\n\n"
 
     def idle(self) -> bytes:
         """Return an event that says nothing."""
