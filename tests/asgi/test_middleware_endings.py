@@ -13,10 +13,14 @@ from streamguard_asgi import (
     StreamGuardMiddleware,
 )
 from streamguard_core import (
+    ByProvider,
     Cause,
     DisconnectPolicy,
+    OnClose,
     Receipt,
     StreamSession,
+    Termination,
+    by_provider,
     drain,
     grace,
 )
@@ -185,13 +189,25 @@ async def test_the_end_of_a_request_is_bounded() -> None:
     assert causes(receipts) == [Cause.CLIENT_DISCONNECT]
 
 
-@pytest.mark.parametrize("policy", [grace(30), drain(30)])
-def test_streams_that_outlive_their_request_are_reported(policy: DisconnectPolicy) -> None:
+BILLS = Termination(provider="aws-bedrock", on_close=OnClose.BILLS_FULL)
+
+
+@pytest.mark.parametrize(
+    ("policy", "applied"),
+    [
+        (grace(30), "grace(30s)"),
+        (drain(30), "drain(30s)"),
+        (by_provider(bills=drain(30)), "drain(30s)"),
+    ],
+)
+def test_streams_that_outlive_their_request_are_reported(
+    policy: DisconnectPolicy | ByProvider, applied: str
+) -> None:
     """Under grace and drain a stream ends after its reader and its request; its receipt is not lost."""
     engine, receipts = Engine(1), list[Receipt]()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        response = GuardedResponse(engine.stream(), on_disconnect=policy)
+        response = GuardedResponse(engine.stream(), on_disconnect=policy, termination=BILLS)
         await response(scope, receive, send)
 
     async def main() -> None:
@@ -205,7 +221,8 @@ def test_streams_that_outlive_their_request_are_reported(policy: DisconnectPolic
             assert causes(receipts) == [Cause.CLIENT_DISCONNECT]
 
     run(main())
-    assert receipts[0].policy == str(policy)
+    assert (receipts[0].policy, receipts[0].termination) == (applied, str(BILLS))
+    assert receipts[0].prevented.value == 0
     assert engine.closed
 
 
