@@ -19,7 +19,14 @@ from streamguard_core import (
 from streamguard_providers.asked import Asked
 from streamguard_providers.async_calls import AsyncCall
 from streamguard_providers.calls import Call
-from streamguard_providers.record import NextTries, Record, retry_wait
+from streamguard_providers.record import (
+    REDIRECTED,
+    REDIRECTS,
+    NextTries,
+    Record,
+    redirect_wait,
+    retry_wait,
+)
 from streamguard_providers.retries import retry_after
 from streamguard_providers.sync_calls import SyncCall
 from streamguard_providers.tally import Tally
@@ -35,11 +42,21 @@ class Counted(Call):
         cut_off: the error a reader gets at the cutoff.
         asked: what the request asks for.
         tries: those the transport waits for.
+        redirected: the record of the request that was redirected to this one.
         rest: as for `Call`.
     """
 
-    def __init__(self, cut_off: Any, *, asked: Asked, tries: NextTries, **rest: Any) -> None:
+    def __init__(
+        self,
+        cut_off: Any,
+        *,
+        asked: Asked,
+        tries: NextTries,
+        redirected: Record | None = None,
+        **rest: Any,
+    ) -> None:
         super().__init__(cut_off, model=asked.model, **rest)
+        self._redirected = redirected
         self._counted = asked
         self._tries = tries
         self._tally = Tally(asked, self.provider or "provider")
@@ -56,7 +73,7 @@ class Counted(Call):
         if scope.session is not None or scope.closed or not self._counted.generates:
             super().join(scope)
             return
-        record = self._tries.take(scope, self._counted)
+        record = self._tries.take(scope, self._counted, self._redirected)
         if record is None:
             record = Record(scope, self._counted, self.provider or "provider")
         record.asked = self._counted
@@ -89,6 +106,12 @@ class Counted(Call):
         self.bytes_received += len(part)
         self._passed(self._tally.take(part))
         self._came_ns = self._clock()
+
+    @property
+    def handed_on(self) -> dict[str, Any]:
+        """What a request that follows this one's redirect must know."""
+        going_on = self.record is not None and self.status in REDIRECTS
+        return {REDIRECTED: self.record} if going_on else {}
 
     def finish(self, failure: BaseException | None = None, *, whole: bool = False) -> bool:
         """The call is over, one way or the other: report it, once, and leave."""
@@ -149,7 +172,11 @@ class Counted(Call):
         def settle() -> None:
             record.over(attempt, whole=whole)
 
-        if self._may_be_retried(attempt) and record.stream.cause is None:
+        if record.stream.cause is not None:
+            settle()
+        elif self.status in REDIRECTS:
+            self._tries.wait(record, settle, redirect_wait(), self.later)
+        elif self._may_be_retried(attempt):
             seconds = retry_wait(self._counted.tries or 0, self._retry_after)
             self._tries.wait(record, settle, seconds, self.later)
         else:

@@ -24,9 +24,18 @@ _MARGIN_SECONDS: Final = 2.0
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 8.0
 _LONGEST_ASKED: Final = 120.0
+#: Statuses that clients follow to another URL, in a request of its own.
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+#: In the extensions of a redirected request, which its client hands on to the next one: its record.
+REDIRECTED: Final = "streamguard.redirected"
 
 Later = Callable[[float, Callable[[], None]], Callable[[], object]]
 """Calls something in so many seconds; returns what takes that back."""
+
+
+def redirect_wait() -> float:
+    """How long a client takes at most to follow a redirect, in seconds."""
+    return _MARGIN_SECONDS
 
 
 def retry_wait(tries: int, retry_after: float | None) -> float:
@@ -61,13 +70,19 @@ class NextTries:
     def __init__(self) -> None:
         self._waiting: list[Awaited] = []
 
-    def take(self, scope: Scope, asked: Asked) -> Record | None:
-        """The record that this request is the next try of, if there is one."""
-        if not asked.tries:
-            return None
+    def take(self, scope: Scope, asked: Asked, redirected: Record | None = None) -> Record | None:
+        """The record that this request goes on with, if there is one.
+
+        Args:
+            scope: where the request is made.
+            asked: what it asks for.
+            redirected: the record of the request that was redirected to this one.
+        """
         for awaited in tuple(self._waiting):
-            if awaited.record.continued_by(scope, asked) and self._drop(awaited):
-                return awaited.record
+            record = awaited.record
+            goes_on = redirected is record or (asked.tries and record.continued_by(scope, asked))
+            if goes_on and record.stream.cause is None and self._drop(awaited):
+                return record
         return None
 
     def wait(
@@ -127,7 +142,6 @@ class Record:
             and mine.key == asked.key
             and mine.tries is not None
             and asked.tries == mine.tries + 1
-            and self.stream.cause is None
         )
 
     def start(self) -> Future[None] | None:
@@ -163,6 +177,8 @@ class Record:
 def _ending(attempt: Attempt, *, whole: bool) -> tuple[Cause, str]:
     """Why the stream ended, in our own words."""
     outcome = attempt.outcome
+    if attempt.status in REDIRECTS:
+        return Cause.PRODUCER_ERROR, f"nobody followed the redirect of {attempt.provider}"
     if outcome is AttemptOutcome.COMPLETED or (outcome is None and whole):
         # Where nobody could look into it, HTTP's own end is all there is.
         return Cause.COMPLETED, ""

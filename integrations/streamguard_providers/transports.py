@@ -15,32 +15,15 @@ from streamguard_providers.asked import asked
 from streamguard_providers.async_calls import AsyncBody, AsyncCall, undisturbed
 from streamguard_providers.calls import REPORTED
 from streamguard_providers.counted import CountedAsyncCall, CountedSyncCall
-from streamguard_providers.record import NextTries
+from streamguard_providers.record import REDIRECTED, NextTries
 from streamguard_providers.sync_calls import Dialler, SyncBody, SyncCall
 
 if TYPE_CHECKING:
     import httpx2
 
 
-class GuardedAsyncTransport(httpx.AsyncBaseTransport):
-    """Closes the connections of a scope's calls at its cutoff, whoever is still reading.
-
-    In every phase: while the call waits for the pool, connects, waits for headers, is being read,
-    or is not being read. Whoever waits in it, or goes on reading, gets a `CutOffReadError`. In a
-    scope whose reader is gone, calls are refused. Outside of any scope it does what `inner` does.
-
-    A call that is cancelled leaves no connection behind, nor a place in the pool. With an `inner`
-    that keeps no httpcore pool, what it opens before its headers is its own to close.
-
-    Args:
-        inner: the transport that does the work. By default a plain one of the library whose client
-            uses this.
-        options: keywords for the plain one (`http2`, `verify`, `limits`, ...); not together with
-            `inner`.
-
-    Example:
-        >>> client = httpx.AsyncClient(transport=GuardedAsyncTransport())
-    """
+class _GuardedAsync:
+    """`GuardedAsyncTransport` without the base class of a library."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport | None = None, **options: Any) -> None:
         _check(inner, options)
@@ -52,16 +35,6 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._given or 'plain'}>"
-
-    @classmethod
-    def httpx2(
-        cls, inner: httpx2.AsyncBaseTransport | None = None, **options: Any
-    ) -> httpx2.AsyncBaseTransport:
-        """The same for httpx2, for type checkers: an instance of its `AsyncBaseTransport`, too."""
-        made: httpx2.AsyncBaseTransport = _class_for_httpx2(cast(Any, cls), "AsyncBaseTransport")(
-            inner, **options
-        )
-        return made
 
     @property
     def transports(self) -> tuple[Any, ...]:
@@ -114,6 +87,7 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
             kind.cut_off,
             asked=asked(request),
             tries=self._tries,
+            redirected=request.extensions.get(REDIRECTED),
             provider=request.url.host,
             tidying=self._tidying,
         )
@@ -133,7 +107,9 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
         finally:
             # A redirect or a retry starts from this request, and has a call of its own.
             request.extensions = own
-        return await self._opened(kind, call, response)
+        opened = await self._opened(kind, call, response)
+        request.extensions = {**own, **call.handed_on}
+        return opened
 
     async def _opened(
         self, kind: Family, call: AsyncCall, response: httpx.Response
@@ -151,12 +127,15 @@ class GuardedAsyncTransport(httpx.AsyncBaseTransport):
         return response
 
 
-class GuardedTransport(httpx.BaseTransport):
-    """The same for sync clients: the cutoff comes from another thread, and the blocked one wakes.
+class GuardedAsyncTransport(_GuardedAsync, httpx.AsyncBaseTransport):
+    """Closes the connections of a scope's calls at its cutoff, whoever is still reading.
 
-    A thread that waits for a place in the pool is not woken, nor, with an `inner` of the caller's,
-    one that is connecting: their calls are refused before anything was sent. On HTTP/2 the
-    connection is shared, so that a blocked reader is let go at the next frame.
+    In every phase: while the call waits for the pool, connects, waits for headers, is being read,
+    or is not being read. Whoever waits in it, or goes on reading, gets a `CutOffReadError`. In a
+    scope whose reader is gone, calls are refused. Outside of any scope it does what `inner` does.
+
+    A call that is cancelled leaves no connection behind, nor a place in the pool. With an `inner`
+    that keeps no httpcore pool, what it opens before its headers is its own to close.
 
     Args:
         inner: the transport that does the work. By default a plain one of the library whose client
@@ -165,8 +144,22 @@ class GuardedTransport(httpx.BaseTransport):
             `inner`.
 
     Example:
-        >>> client = httpx.Client(transport=GuardedTransport())
+        >>> client = httpx.AsyncClient(transport=GuardedAsyncTransport())
     """
+
+    @classmethod
+    def httpx2(
+        cls, inner: httpx2.AsyncBaseTransport | None = None, **options: Any
+    ) -> httpx2.AsyncBaseTransport:
+        """The same for clients of httpx2: an instance of its `AsyncBaseTransport`, not of httpx's."""
+        made: httpx2.AsyncBaseTransport = _class_for_httpx2(cast(Any, cls), "AsyncBaseTransport")(
+            inner, **options
+        )
+        return made
+
+
+class _Guarded:
+    """`GuardedTransport` without the base class of a library."""
 
     def __init__(self, inner: httpx.BaseTransport | None = None, **options: Any) -> None:
         _check(inner, options)
@@ -177,16 +170,6 @@ class GuardedTransport(httpx.BaseTransport):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._given or 'plain'}>"
-
-    @classmethod
-    def httpx2(
-        cls, inner: httpx2.BaseTransport | None = None, **options: Any
-    ) -> httpx2.BaseTransport:
-        """The same for httpx2, for type checkers: an instance of its `BaseTransport`, too."""
-        made: httpx2.BaseTransport = _class_for_httpx2(cast(Any, cls), "BaseTransport")(
-            inner, **options
-        )
-        return made
 
     @property
     def transports(self) -> tuple[Any, ...]:
@@ -243,6 +226,7 @@ class GuardedTransport(httpx.BaseTransport):
             kind.cut_off,
             asked=asked(request),
             tries=self._tries,
+            redirected=request.extensions.get(REDIRECTED),
             provider=request.url.host,
         )
         call.join(scope)
@@ -264,7 +248,9 @@ class GuardedTransport(httpx.BaseTransport):
         finally:
             # A redirect or a retry starts from this request, and has a call of its own.
             request.extensions = own
-        return self._opened(kind, call, response)
+        opened = self._opened(kind, call, response)
+        request.extensions = {**own, **call.handed_on}
+        return opened
 
     def _opened(self, kind: Family, call: SyncCall, response: httpx.Response) -> httpx.Response:
         call.answered(response)
@@ -277,6 +263,34 @@ class GuardedTransport(httpx.BaseTransport):
             return response
         response.stream = _body(SyncBody, kind, "SyncByteStream")(response.stream, call)
         return response
+
+
+class GuardedTransport(_Guarded, httpx.BaseTransport):
+    """The same for sync clients: the cutoff comes from another thread, and the blocked one wakes.
+
+    A thread that waits for a place in the pool is not woken, nor, with an `inner` of the caller's,
+    one that is connecting: their calls are refused before anything was sent. On HTTP/2 the
+    connection is shared, so that a blocked reader is let go at the next frame.
+
+    Args:
+        inner: the transport that does the work. By default a plain one of the library whose client
+            uses this.
+        options: keywords for the plain one (`http2`, `verify`, `limits`, ...); not together with
+            `inner`.
+
+    Example:
+        >>> client = httpx.Client(transport=GuardedTransport())
+    """
+
+    @classmethod
+    def httpx2(
+        cls, inner: httpx2.BaseTransport | None = None, **options: Any
+    ) -> httpx2.BaseTransport:
+        """The same for clients of httpx2: an instance of its `BaseTransport`, not of httpx's."""
+        made: httpx2.BaseTransport = _class_for_httpx2(cast(Any, cls), "BaseTransport")(
+            inner, **options
+        )
+        return made
 
 
 def _check(inner: object, options: dict[str, Any]) -> None:
@@ -295,4 +309,6 @@ def _body(body: type, kind: Family, base: str) -> Any:
 
 @cache
 def _class_for_httpx2(guarded: Any, base: str) -> Any:
-    return type(guarded.__name__, (guarded, getattr(family("httpx2").module, base)), {})
+    """The class on httpx2's base; SDKs on httpx2 refuse what has one of httpx's, so ours has none."""
+    plain = {GuardedAsyncTransport: _GuardedAsync, GuardedTransport: _Guarded}.get(guarded, guarded)
+    return type(guarded.__name__, (plain, getattr(family("httpx2").module, base)), {})

@@ -69,6 +69,7 @@ class Client:
             self._client = library.AsyncClient(transport=GuardedAsyncTransport(), timeout=None)
         else:
             self._client = library.Client(transport=GuardedTransport(), timeout=None)
+        self._client.follow_redirects = True
 
     async def ask(
         self,
@@ -505,6 +506,31 @@ class TestTries:
             await client.ask(server.url, tries=1)
         statuses = [attempt.status for attempt in only(ledger).attempts]
         assert statuses == [None, 200]
+
+
+REDIRECT = b"HTTP/1.1 307 T\r\nlocation: /x/v1/chat/completions\r\ncontent-length: 0\r\n\r\n"
+
+
+class TestRedirects:
+    """A request that follows a redirect is an attempt of the same stream."""
+
+    async def test_is_one_stream(self, client: Client) -> None:
+        """Two requests, one receipt."""
+        answers = [Answer(REDIRECT, then="next"), Answer(WHOLE, then="next")]
+        async with scripted(*answers) as server, job() as (scope, ledger):
+            assert await client.ask(server.url) == 200
+            receipt = only(ledger)
+            assert scope.awaited == []
+        assert receipt.cause is Cause.COMPLETED
+        assert [attempt.status for attempt in receipt.attempts] == [307, 200]
+
+    async def test_that_nobody_follows(self, client: Client) -> None:
+        """Then that is the end, and no completion."""
+        client._client.follow_redirects = False
+        async with scripted(Answer(REDIRECT, then="next")) as server, job() as (_, ledger):
+            assert await client.ask(server.url) == 307
+            assert ledger.receipts == []
+        assert only(ledger).cause is Cause.PRODUCER_ERROR
 
 
 class TestInASession:

@@ -184,7 +184,7 @@ def test_for_type_checkers() -> None:
     import httpx2
 
     assert isinstance(GuardedAsyncTransport.httpx2(), httpx2.AsyncBaseTransport)
-    assert isinstance(GuardedAsyncTransport.httpx2(), GuardedAsyncTransport)
+    assert not isinstance(GuardedAsyncTransport.httpx2(), httpx.AsyncBaseTransport)
 
 
 async def test_redirects_are_calls_of_their_own(library: Any) -> None:
