@@ -8,6 +8,7 @@ from streamguard_providers.continuation import Continuation
 from streamguard_providers.dialects import Dialect, ToolFragment
 from streamguard_providers.errors import CutOffReadError, EventTooLarge, ProviderError
 from streamguard_providers.gemini import Gemini
+from streamguard_providers.gemini_producer import GeminiProducer
 from streamguard_providers.json_array import JSONArrayDecoder
 from streamguard_providers.lookup import cancel_response, look_up
 from streamguard_providers.ndjson import NDJSONDecoder
@@ -43,6 +44,7 @@ __all__ = [
     "Evidence",
     "ExplicitCancel",
     "Gemini",
+    "GeminiProducer",
     "Grade",
     "GuardedAsyncTransport",
     "GuardedTransport",

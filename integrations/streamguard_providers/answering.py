@@ -33,6 +33,7 @@ class Question:
         pool: where connections are kept.
         retries: when a call is made again.
         trim: whether blanks that the answer begins with are left out.
+        patience: see `Reading`.
     """
 
     provider: str
@@ -44,6 +45,7 @@ class Question:
     pool: ProviderPool
     retries: Retries
     trim: bool = False
+    patience: float | None = None
 
 
 class Answering:
@@ -145,4 +147,4 @@ class Answering:
         )
         # From here on the cutoff ends whatever this try waits for.
         call.report_to(self._report)
-        return Reading(call, decoder, self._report, client, request)
+        return Reading(call, decoder, self._report, client, request, question.patience)

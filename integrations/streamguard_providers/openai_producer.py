@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Unpack
-from urllib.parse import urlsplit
 
 from streamguard_core import UsageError
 from streamguard_providers.continuation import Continuation, continuation, go_on
 from streamguard_providers.keys import checked_url, key_header
+from streamguard_providers.openai_requests import is_openai, stream_options, way_at
 from streamguard_providers.producers import CallOptions, HTTPProducer, as_messages
 from streamguard_providers.stream_decoder import StreamDecoder
 
@@ -28,6 +28,9 @@ class OpenAIProducer(HTTPProducer):
             one.
         max_tokens: most tokens to generate.
         options: further fields of the request (`temperature`, `tools`, ...).
+        ask_usage: whether `stream_options` asks for usage; by default wherever that is known.
+        continuous_usage: whether to ask for usage in every chunk (vLLM), so that it is exact
+            wherever the stream is cut off.
         provider: who is called, for errors and receipts.
         continues: how the server is asked to go on after a text (`"assistant"`,
             `"continue_final_message"`, `"prefix"`, `"partial"`: see `Continuation`), or False if it
@@ -36,8 +39,8 @@ class OpenAIProducer(HTTPProducer):
         call: how calls are made: `client`, `pool`, `retries`, `headers`; see `CallOptions`.
 
     Raises:
-        UsageError: when there is not exactly one of prompt and messages, or OpenAI is called
-            without a key.
+        UsageError: when there is not exactly one of prompt and messages, OpenAI is called without a
+            key.
 
     Example:
         >>> OpenAIProducer("gpt-5-nano", prompt="Hello", api_key="sk-...")
@@ -56,23 +59,25 @@ class OpenAIProducer(HTTPProducer):
         api_key: str | None = None,
         max_tokens: int | None = None,
         options: Mapping[str, Any] | None = None,
+        ask_usage: bool | None = None,
+        continuous_usage: bool = False,
         provider: str = "openai",
         continues: Continuation | str | bool | None = None,
         **call: Unpack[CallOptions],
     ) -> None:
         key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
-        at_openai = _is_openai(base_url)
-        if at_openai and not key:
+        if is_openai(base_url) and not key:
             raise UsageError("OpenAI is called with a key: pass api_key, or set OPENAI_API_KEY")
+        options = options or {}
         body: dict[str, Any] = {
             "model": model,
+            **options,
             "messages": as_messages(prompt, messages),
-            **(options or {}),
             "stream": True,
+            **stream_options(options, base_url, ask=ask_usage, continuous=continuous_usage),
         }
-        body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
         # OpenAI's newer models refuse the old name; other servers know only that.
-        limit = "max_completion_tokens" if at_openai else "max_tokens"
+        limit = "max_completion_tokens" if is_openai(base_url) else "max_tokens"
         if max_tokens is not None:
             body[limit] = max_tokens
         super().__init__(
@@ -85,24 +90,9 @@ class OpenAIProducer(HTTPProducer):
             limit=(limit,),
             **call,
         )
-        self._way = continuation(_way_at(base_url) if continues is None else continues)
+        self._way = continuation(way_at(base_url) if continues is None else continues)
         self.continues = self._way is not None
 
     def _go_on(self, prefix: str) -> None:
         assert self._way is not None
         self._body = go_on(self._body, prefix, self._way)
-
-
-def _is_openai(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    return host == "openai.com" or host.endswith(".openai.com")
-
-
-def _way_at(base_url: str) -> Continuation | None:
-    """How a known vendor goes on after a text."""
-    parts = urlsplit(base_url)
-    if parts.hostname == "api.mistral.ai":
-        return Continuation.PREFIX
-    if parts.hostname == "api.deepseek.com" and parts.path.startswith("/beta"):
-        return Continuation.PREFIX
-    return None

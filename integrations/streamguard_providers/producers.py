@@ -100,6 +100,7 @@ class HTTPProducer:
         self._headers = checked_headers(call.get("headers")) | dict(key or {})
         self._idempotency = call.get("idempotency_header")
         self._trim = False
+        self._patience: float | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self.model!r}>"
@@ -201,6 +202,7 @@ class HTTPProducer:
             pool=self._pool,
             retries=self._retries,
             trim=self._trim,
+            patience=self._patience,
         )
 
     def _request(self, client: Any, more: Mapping[str, str] = _NONE) -> Any:

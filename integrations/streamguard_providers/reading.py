@@ -62,10 +62,18 @@ class Reading:
         report: who is told.
         client: sends the request; stays open, for its connections are worth keeping.
         request: what is sent.
+        patience: seconds for which the end of the body is waited for once the answer is whole, where
+            the wire has no other end; None where it has.
     """
 
     def __init__(
-        self, call: ProducerCall, decoder: StreamDecoder, report: Report, client: Any, request: Any
+        self,
+        call: ProducerCall,
+        decoder: StreamDecoder,
+        report: Report,
+        client: Any,
+        request: Any,
+        patience: float | None = None,
     ) -> None:
         self._call = call
         self._decoder = decoder
@@ -80,6 +88,11 @@ class Reading:
         """What went wrong after the chunks of the latest batch."""
         self._ended = False
         """The body was read to its end."""
+        self._patience = patience
+        self._until: float | None = None
+        """When the end of the body is not waited for any longer."""
+        self._over = False
+        """It was waited for long enough."""
         self._told: tuple[str | None, object] = (None, None)
         self._named = False
 
@@ -151,7 +164,7 @@ class Reading:
         """
         if self._failure is not None:
             raise self._failure
-        if self._ended or self._decoder.done:
+        if self._ended or self._over or self._decoder.done:
             await self._finish()
             return None
         if self._parts is None:
@@ -213,15 +226,33 @@ class Reading:
         await self._parts.aclose()
 
     def _more(self) -> bool:
-        return not self._ended and not self._decoder.done and more_is_here(self._connection)
+        return not (self._ended or self._over or self._decoder.done) and more_is_here(
+            self._connection
+        )
 
     async def _take(self, chunks: list[AnyChunk]) -> None:
         """Read and decode one piece of the body, or its end."""
-        part = await self._read()
+        part = await self._read_patiently()
         if part:
             chunks += self._decoder.feed(part)
-        else:
+        elif self._ended:
             chunks += self._decoder.close()
+        if chunks:
+            self._until = None
+
+    async def _read_patiently(self) -> bytes:
+        """The next piece; none once the answer is whole and its end was waited for long enough."""
+        if self._patience is None or not self._decoder.dialect.complete:
+            return await self._read()
+        loop = asyncio.get_running_loop()
+        if self._until is None:
+            self._until = loop.time() + self._patience
+        try:
+            async with asyncio.timeout_at(self._until):
+                return await self._read()
+        except TimeoutError:
+            self._over = True
+            return b""
 
     async def _read(self) -> bytes:
         """The next piece of the body; empty at its end."""
@@ -244,7 +275,7 @@ class Reading:
         """The stream is at its end: say how; leave the connection fit for use if that is quick."""
         self.tell()
         self._decoder.check()
-        if self._ended:
+        if self._ended or self._over:
             return
         try:
             async with asyncio.timeout(_END_SECONDS):
@@ -265,7 +296,8 @@ class Reading:
                     body += await call.attend(parts.__anext__())
         except (StopAsyncIteration, TimeoutError, self._errors):
             pass  # the status says enough
-        said = lenient(body)
+        # Google wraps an error in a list where the answer would have been one.
+        said = lenient(body.strip().removeprefix(b"[").removesuffix(b"]"))
         return provider_error(
             self._decoder.dialect.provider,
             said,

@@ -11,7 +11,14 @@ import pytest
 
 from streamguard_testing import LoopbackEngine
 
-from .support import anthropic_producer, chat_producer, generate_producer, openai_producer
+from .support import (
+    anthropic_producer,
+    array_producer,
+    chat_producer,
+    gemini_producer,
+    generate_producer,
+    openai_producer,
+)
 
 
 @pytest.fixture(params=["httpx", "httpx2"])
@@ -39,8 +46,15 @@ async def engine() -> AsyncIterator[LoopbackEngine]:
 
 
 @pytest.fixture(
-    params=[openai_producer, chat_producer, generate_producer, anthropic_producer],
-    ids=["openai", "chat", "generate", "anthropic"],
+    params=[
+        openai_producer,
+        chat_producer,
+        generate_producer,
+        anthropic_producer,
+        gemini_producer,
+        array_producer,
+    ],
+    ids=["openai", "chat", "generate", "anthropic", "gemini", "gemini array"],
 )
 def make(request: pytest.FixtureRequest) -> Any:
     """Makes a producer that calls a server."""

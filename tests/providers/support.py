@@ -14,6 +14,7 @@ from typing import Any
 from streamguard_core import AnyChunk, Attempt, Chunk, ChunkKind, CountSource, Usage, text_of
 from streamguard_providers import (
     AnthropicProducer,
+    GeminiProducer,
     OllamaProducer,
     OpenAIProducer,
     StreamDecoder,
@@ -255,6 +256,14 @@ def message(*texts: str) -> bytes:
     return b"".join(map(event, [*events, {"type": "message_stop"}]))
 
 
+def candidate(text: str, finish: str | None = None) -> dict[str, Any]:
+    """A chunk of Gemini's."""
+    said: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text}]}}
+    if finish is not None:
+        said["finishReason"] = finish
+    return {"candidates": [said], "modelVersion": "m"}
+
+
 DONE = b"data: [DONE]\n\n"
 
 
@@ -368,6 +377,18 @@ def generate_producer(url: str, **options: Any) -> OllamaProducer:
 def anthropic_producer(url: str, **options: Any) -> AnthropicProducer:
     """A producer of a message of Anthropic's."""
     return AnthropicProducer("m", prompt="Tell me about the river.", base_url=url, **ONCE | options)
+
+
+def gemini_producer(url: str, **options: Any) -> GeminiProducer:
+    """A producer of an answer of Gemini's, as server-sent events."""
+    return GeminiProducer(
+        "m", prompt="Tell me about the river.", base_url=f"{url}/v1beta", **ONCE | options
+    )
+
+
+def array_producer(url: str, **options: Any) -> GeminiProducer:
+    """The same as one JSON array."""
+    return gemini_producer(url, sse=False, **options)
 
 
 LIMIT_WORDS = ("length", "max_tokens", "MAX_TOKENS")
