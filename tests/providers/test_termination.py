@@ -25,15 +25,15 @@ from streamguard_core import (
     cancel,
     drain,
 )
-from streamguard_providers import TerminationTable
-from streamguard_testing import EngineRequest, Fault, LoopbackEngine
+from streamguard_providers import TerminationTable, look_up
+from streamguard_testing import Billing, EngineRequest, Fault, LoopbackEngine
 
 from .support import Make, openai_producer, until
 
 TOKENS = 40
 DAY = date(2026, 11, 28)
 NOTHING = Count.exact(0, CountSource.CHUNKS)
-BEDROCK = Fault(ignore_close=True)
+BEDROCK = Fault(billing=Billing.FULL)
 """Generates, and so bills, to the end, whoever has left."""
 
 Leave = Callable[[StreamSession, Any], Any]
@@ -78,8 +78,8 @@ async def test_bedrock_is_drained_and_booked_exactly(make: Make, how: str) -> No
     assert (receipt.cause, receipt.policy) == (Cause.CLIENT_DISCONNECT, "drain(60s)")
     assert (receipt.drain, receipt.close) == (DrainEnd.FINISHED, CloseState.CONFIRMED)
     assert receipt.termination == str(TerminationTable.shipped().row("bedrock", "m", DAY))
-    assert receipt.output == Count.exact(counted.generated, CountSource.PROVIDER_FINAL)
-    assert counted.generated == TOKENS
+    assert receipt.output == Count.exact(counted.billed, CountSource.PROVIDER_FINAL)
+    assert counted.billed == TOKENS
     assert receipt.usage.input.value == counted.prompt_tokens
     assert receipt.prevented == NOTHING
     assert receipt.consumed <= 3
@@ -114,7 +114,7 @@ async def test_cancelled_all_the_same(make: Make, max_tokens: int | None) -> Non
         await reading.aclose()
         receipt = await session.receipt()
         await engine.wait_idle()
-    counted = engine.requests[-1].generated
+    counted = engine.requests[-1].billed
     assert counted == TOKENS
     assert (receipt.cause, receipt.prevented) == (Cause.USER_CANCEL, NOTHING)
     for count in (receipt.output, receipt.waste):
@@ -242,7 +242,32 @@ async def test_a_table_of_ones_own_decides(make: Make) -> None:
             termination=table,
         )
         receipt, counted = await left_after(engine, session, 3)
-    assert (receipt.drain, counted.generated) == (DrainEnd.FINISHED, TOKENS)
+    assert (receipt.drain, counted.billed) == (DrainEnd.FINISHED, TOKENS)
     assert receipt.termination == "openai * bills_full (table may)"
     with pytest.raises(UsageError, match="give a TerminationTable"):
         StreamSession(termination="may")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("billing", Billing)
+async def test_what_was_cut_is_known_later(billing: Billing) -> None:
+    """OpenRouter cannot say beforehand what a close saves, but afterwards what it billed: within the bounds."""
+    async with LoopbackEngine(tokens_per_second=400, fault=Fault(billing=billing)) as engine:
+        producer = openai_producer(
+            engine.url,
+            max_tokens=TOKENS,
+            provider="openrouter",
+            headers={"x-engine-request-id": "gen-1"},
+        )
+        session = StreamSession(producer, on_disconnect=by_provider(), max_tokens=TOKENS)
+        receipt, counted = await left_after(engine, session, 3)
+        usage = await look_up(receipt, base_url=f"{engine.url}/api/v1")
+    assert (receipt.policy, receipt.usage.output.known) == ("cancel", False)
+    assert receipt.termination is not None
+    assert receipt.termination.startswith("openrouter * unknown")
+    assert usage is not None
+    assert usage.output == Count.exact(counted.billed, CountSource.PROVIDER_FINAL)
+    assert usage.input.value == counted.prompt_tokens
+    assert (counted.billed == TOKENS) is (billing is Billing.FULL)
+    assert receipt.output.lower <= counted.billed
+    assert receipt.prevented.upper is not None
+    assert receipt.prevented.lower <= TOKENS - counted.billed <= receipt.prevented.upper
