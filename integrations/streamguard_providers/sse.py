@@ -19,13 +19,19 @@ MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LF: Final = 10
-_BLANK: Final = b"\n\n"
 _COLON: Final = 58
 _DATA: Final = b"data: "
-_NEXT: Final = b"\n\ndata: "
 _EVENT: Final = b"event: "
-_NEXT_EVENT: Final = b"\n\nevent: "
-_THEN_DATA: Final = b"\ndata: "
+_END: Final = b"\n\n"
+_CRLF_END: Final = b"\r\n\r\n"
+_NEXT: Final = _END + _DATA
+_CRLF_NEXT: Final = _CRLF_END + _DATA
+_NEXT_EVENT: Final = _END + _EVENT
+_NEXT_DATA: Final = b"\n" + _DATA
+#: How an unfinished block may begin for it to be kept as it is.
+_PLAIN: Final = (b"data:", b"event:")
+#: How much of an unfinished block is kept as it is; a longer one is read line by line.
+_MAX_REST: Final = 4096
 _FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b"error:")
 _LONGEST_FIELD: Final = 6
 _MAX_SAMPLE: Final = 64
@@ -76,6 +82,7 @@ class SSEDecoder:
     """
 
     __slots__ = (
+        "_at_block",
         "_block_retry",
         "_closed",
         "_data",
@@ -83,9 +90,10 @@ class SSEDecoder:
         "_event",
         "_has_data",
         "_id",
-        "_idle",
         "_max",
+        "_max_rest",
         "_open",
+        "_rest",
         "_size",
         "_skip_lf",
         "_start",
@@ -105,13 +113,16 @@ class SSEDecoder:
         if max_event_bytes < 1:
             raise UsageError(f"max_event_bytes={max_event_bytes} was given; it is at least 1")
         self._max = max_event_bytes
+        self._max_rest = min(_MAX_REST, max_event_bytes)
         self._strict = strict
         self._closed = False
+        self._at_block = False
+        """Nothing of a block has been read yet, but for `_rest`."""
         self._start: bytes | None = b""
         """What may still become a byte order mark; None once that is decided."""
         self._skip_lf = False
-        self._idle = False
-        """Nothing is unfinished: what comes next begins a block."""
+        self._rest = b""
+        """The beginning of a block that is not being read line by line yet; no CR is in it."""
         self._tail = bytearray()
         """The unfinished line."""
         self._discarding = False
@@ -147,31 +158,25 @@ class SSEDecoder:
             EventTooLarge: when an event passes the limit; the decoder is closed then.
             UsageError: when the decoder is closed.
         """
-        if self._closed:
-            raise UsageError(
-                "feed() is not allowed after close() or EventTooLarge: make a new decoder"
-            )
         self.offset += len(data)
         events: list[SSEEvent] = []
-        if self._idle:
-            # Whole blocks in one piece: that is how most servers send them.
-            plain = data.replace(b"\r\n", b"\n") if data.endswith(b"\r\n") else data
-            if plain.endswith(_BLANK) and b"\r" not in plain:
-                if not self._blocks(plain, events):
-                    self._lines(plain, events)
-                return events
-        if self._start is not None:
-            data = self._without_bom(data)
-        if self._skip_lf and data:
-            self._skip_lf = False
-            if data[0] == _LF:
-                data = data[1:]
+        if not self._at_block:
+            data = self._rest_of_block(data, events)
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
         if b"\r" in data:
-            # A CR ends its line at once; the LF that may follow in the next piece belongs to it.
-            self._skip_lf = data.endswith(b"\r")
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if data:
-            self._take_in(data, events)
+            rest = self._alike(data, events, _CRLF_END, _CRLF_NEXT)
+            unlike = b"\r" in rest or b"\n" in rest
+        else:
+            rest = self._alike(data, events, _END, _NEXT)
+            unlike = rest is data and _END in rest
+        if rest:
+            if unlike or len(rest) > self._max_rest or not rest.startswith(_PLAIN):
+                self._lines(rest, events)
+                self._look()
+            else:
+                self._rest = rest
         return events
 
     def close(self) -> list[SSEEvent]:
@@ -180,11 +185,15 @@ class SSEDecoder:
             return []
         if self._start:
             self._keep(self._start)
+        events: list[SSEEvent] = []
+        if self._rest:
+            self._lines(self._rest, events)
+            self._rest = b""
         self._closed = True
+        self._at_block = False
         line = bytes(self._tail)
         self._tail.clear()
         pending = self._open or bool(line)
-        events: list[SSEEvent] = []
         if line and not self._discarding:
             self._field(line, events)
         if not self._strict and self._has_data and is_whole(bytes(self._data[:-1])):
@@ -194,78 +203,98 @@ class SSEDecoder:
             self.truncated = True
         return events
 
+    # -- blocks ------------------------------------------------------------------------------------
+
+    def _alike(
+        self, data: bytes, events: list[SSEEvent], end_mark: bytes, next_mark: bytes
+    ) -> bytes:
+        """Read blocks that are all one data line, or all a name and a data line; nearly all are.
+
+        Counting shows that there is nothing else in them. Returns what is left to be read: the
+        beginning of one more block, or everything.
+        """
+        end = data.rfind(end_mark)
+        if end < 0 or end > self._max:
+            return data
+        name = self._id
+        if data.startswith(_DATA):
+            parts = data[6:end].split(next_mark)
+            ends = 2 * len(parts) - 2
+            if data.count(b"\n", 0, end) != ends or (
+                end_mark is _CRLF_END and data.count(b"\r", 0, end) != ends
+            ):
+                return data
+            events += [SSEEvent(part, b"", name) for part in parts]
+        elif end_mark is _CRLF_END or not self._named(data[:end], events):
+            return data
+        return data[end + len(end_mark) :]
+
+    def _named(self, whole: bytes, events: list[SSEEvent]) -> bool:
+        """Read blocks that are all a name and a data line."""
+        if not whole.startswith(_EVENT):
+            return False
+        parts = whole[7:].split(_NEXT_EVENT)
+        if whole.count(b"\n") != 3 * len(parts) - 2:
+            return False
+        # That is one line end within each, unless one has none at all.
+        pairs = [part.partition(_NEXT_DATA) for part in parts]
+        if b"" in [found for _, found, _ in pairs]:
+            return False
+        last = self._id
+        events += [SSEEvent(data, name, last) for name, _, data in pairs]
+        return True
+
+    def _rest_of_block(self, data: bytes, events: list[SSEEvent]) -> bytes:
+        """Read the block that has been begun to its end; returns what comes after it."""
+        if self._closed:
+            raise UsageError(
+                "feed() is not allowed after close() or EventTooLarge: make a new decoder"
+            )
+        if self._start is not None:
+            data = self._without_bom(data)
+            if self._start is not None:
+                return b""
+        elif data:
+            end = _end_of_block(data)
+            self._lines(data[:end], events)
+            data = data[end:]
+        self._look()
+        return data
+
+    def _look(self) -> None:
+        self._at_block = not (self._open or self._tail or self._discarding or self._skip_lf)
+
     # -- lines -------------------------------------------------------------------------------------
 
-    def _take_in(self, data: bytes, events: list[SSEEvent]) -> None:
-        """Read the lines that are complete, and keep the rest."""
+    def _lines(self, data: bytes, events: list[SSEEvent]) -> None:
+        """Read what may begin or end anywhere, line by line."""
+        if self._skip_lf and data:
+            self._skip_lf = False
+            if data[0] == _LF:
+                data = data[1:]
+        if b"\r" in data:
+            # A CR ends its line at once; the LF that may follow in the next piece belongs to it.
+            self._skip_lf = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         end = data.rfind(b"\n") + 1
-        if end:
-            whole = data[:end]
-            if self._tail or self._discarding:
-                whole = self._joined(whole)
-            if whole:
-                self._parse(whole, events)
+        if not end:
+            if data:
+                self._keep(data)
+            return
+        whole = data[:end]
+        if self._tail or self._discarding:
+            whole = self._joined(whole)
+        self._parse(whole, events)
         if end < len(data):
             self._keep(data[end:])
-        self._idle = not (self._tail or self._discarding or self._open or self._skip_lf)
 
     def _parse(self, whole: bytes, events: list[SSEEvent]) -> None:
-        """Read complete lines: the rest of a block, whole blocks, and the beginning of one."""
-        begin = 0
-        if self._open:
-            blank = -1 if whole[0] == _LF else whole.find(_BLANK, 0)
-            begin = blank + 2 if blank >= 0 or whole[0] == _LF else len(whole)
-            self._lines(whole[:begin], events)
-        end = whole.rfind(_BLANK) + 2
-        if begin < end and self._blocks(whole[begin:end], events):
-            begin = end
-        if begin < len(whole):
-            self._lines(whole[begin:], events)
-
-    def _lines(self, whole: bytes, events: list[SSEEvent]) -> None:
+        """Read complete lines."""
         for line in whole.split(b"\n")[:-1]:
             if line:
                 self._field(line, events)
             else:
                 self._dispatch(events)
-
-    def _blocks(self, whole: bytes, events: list[SSEEvent]) -> bool:
-        """Read whole blocks of the kinds that nearly all are; False when there are others too.
-
-        These are one data line, and one that follows the event's name.
-        """
-        if len(whole) > self._max:
-            return False
-        ends = whole.count(b"\n")
-        if whole.startswith(_DATA):
-            parts = whole[6:-2].split(_NEXT)
-            if ends != 2 * len(parts):
-                return False
-            self.last_event_id = last = self._id
-            events += [SSEEvent(part, b"", last) for part in parts]
-            return True
-        if not whole.startswith(_EVENT):
-            return False
-        if ends == 3:
-            name, found, data = whole[7:-2].partition(_THEN_DATA)
-            if found:
-                self.last_event_id = last = self._id
-                events.append(SSEEvent(data, name, last))
-            return bool(found)
-        return self._named(whole, ends, events)
-
-    def _named(self, whole: bytes, ends: int, events: list[SSEEvent]) -> bool:
-        """Read blocks of a name and one data line each; False when there are others among them."""
-        parts = whole[7:-2].split(_NEXT_EVENT)
-        if ends != 3 * len(parts):
-            return False
-        # That is one line end within each, unless one has none at all.
-        pairs = [part.partition(_THEN_DATA) for part in parts]
-        if b"" in [found for _, found, _ in pairs]:
-            return False
-        self.last_event_id = last = self._id
-        events += [SSEEvent(data, name, last) for name, _, data in pairs]
-        return True
 
     def _field(self, line: bytes, events: list[SSEEvent]) -> None:
         name, _, value = line.partition(b":")
@@ -370,9 +399,20 @@ class SSEDecoder:
 
     def _refuse(self) -> None:
         self._closed = True
+        self._at_block = False
+        self._rest = b""
         self._tail.clear()
         self._data.clear()
         raise EventTooLarge(self._max, self.offset)
+
+
+def _end_of_block(data: bytes) -> int:
+    """Where the first block that ends in `data` does so; all of it where none does."""
+    end = data.find(_END)
+    if end >= 0:
+        return end + 2
+    end = data.find(_CRLF_END)
+    return end + 4 if end >= 0 else len(data)
 
 
 def is_whole(data: bytes) -> bool:
