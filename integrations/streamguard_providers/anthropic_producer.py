@@ -53,8 +53,6 @@ class AnthropicProducer(HTTPProducer):
         <AnthropicProducer model='claude-haiku-4-5'>
     """
 
-    route = "anthropic"
-
     def __init__(
         self,
         model: str,

@@ -42,8 +42,6 @@ class OllamaProducer(HTTPProducer):
         <OllamaProducer model='llama3'>
     """
 
-    route = "ollama"
-
     def __init__(
         self,
         model: str,

@@ -47,8 +47,6 @@ class OpenAIProducer(HTTPProducer):
         <OpenAIProducer model='gpt-5-nano'>
     """
 
-    route = "openai-chat"
-
     def __init__(
         self,
         model: str,

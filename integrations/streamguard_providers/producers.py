@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, Final, Self, TypedDict, Unpack
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
@@ -25,6 +26,7 @@ from streamguard_providers.answering import Answering, Question
 from streamguard_providers.calls import REPORTED
 from streamguard_providers.continuation import with_prefix, with_value
 from streamguard_providers.keys import Secret, checked_headers, checked_url
+from streamguard_providers.known import route_of
 from streamguard_providers.pools import ProviderPool, shared_pool
 from streamguard_providers.reading import Cancellable
 from streamguard_providers.retries import Retries, retries_of
@@ -71,8 +73,6 @@ class HTTPProducer:
 
     continues: bool = False
     """Whether the provider can go on after a given text; see `resumed`."""
-    route: str | None = None
-    """The dialect that is spoken, as the table of terminations names it."""
 
     def __init__(
         self,
@@ -104,6 +104,11 @@ class HTTPProducer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self.model!r}>"
+
+    @property
+    def route(self) -> str | None:
+        """The dialect that is spoken, as the table of terminations names it."""
+        return route_of(urlsplit(self._url).path)
 
     @property
     def termination(self) -> TerminationRow:
