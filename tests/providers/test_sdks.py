@@ -15,13 +15,18 @@ from streamguard_core import (
     AttemptOutcome,
     AttemptRole,
     Cause,
+    Count,
+    CountSource,
+    DrainEnd,
     MemoryLedger,
     Receipt,
     Scope,
     StreamSession,
+    by_provider,
     use_scope,
 )
-from streamguard_testing import Fault, LoopbackEngine
+from streamguard_providers import TerminationTable
+from streamguard_testing import Billing, Fault, LoopbackEngine
 
 from .sdks import SDKS, Anthropic, Gemini, OpenAIChat, OpenAIResponses, Sdk, caused_by_cutoff
 from .support import outcome, until
@@ -261,3 +266,44 @@ async def test_a_generator_around_an_sdk(
     if sdk.counted:
         assert receipt.usage.output.value == engine.requests[0].generated == 20
         assert receipt.finish is not None
+
+
+@each_sdk
+@pytest.mark.parametrize("provider", ["aws-bedrock", "openai"])
+async def test_a_generator_around_an_sdk_is_read_on_where_that_pays(
+    engine: LoopbackEngine, sdk_of: SdkOf, kind: type[Sdk], provider: str
+) -> None:
+    """The reader leaves: what bills all is drained and booked exactly, what stops is closed at once (P33)."""
+    bills = provider == "aws-bedrock"
+    engine.fault = Fault(billing=Billing.FULL if bills else Billing.STOPS)
+    most = 30 if bills else 5000
+    sdk = sdk_of(kind, engine.url)
+    scope = Scope()
+
+    async def words() -> Any:
+        async for item in sdk.stream(sdk.client(), most):
+            yield str(type(item).__name__)
+
+    session = StreamSession(
+        words(),
+        provider=provider,
+        on_disconnect=by_provider(),
+        termination=TerminationTable.shipped(),
+        max_tokens=most,
+    )
+    scope.session = session
+    with use_scope(scope):
+        reading = aiter(session)
+        await anext(reading)
+        await reading.aclose()
+        receipt = await session.receipt()
+    await engine.wait_idle()
+    (counted,) = engine.requests
+    assert receipt.cause is Cause.CLIENT_DISCONNECT
+    if not bills:
+        assert (receipt.drain, receipt.policy) == (None, "cancel")
+        assert not counted.ran_to_end
+        return
+    assert (receipt.drain, receipt.prevented.value) == (DrainEnd.FINISHED, 0)
+    if sdk.counted:
+        assert receipt.output == Count.exact(counted.billed, CountSource.PROVIDER_FINAL)
