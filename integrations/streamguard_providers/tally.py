@@ -152,7 +152,8 @@ class Tally:
         self._lock = threading.Lock()
         self._pending = b""
         self._inflate: Inflate | None = None
-        self._inflated = 0
+        self._size = 0
+        """Bytes since the encoding was undone."""
         self._body: _Body | None = None
         self._blind = False
         """Something could not be decoded: what comes is not looked into, and how it ends is not known."""
@@ -166,8 +167,9 @@ class Tally:
             self._body = _Refusal(self._provider)
         elif self._asked.generates and response.status_code == 200:
             self._body = self._body_for(headers.get("content-type", ""))
-        if self._body is not None:
-            self._inflate = inflate_for(headers.get("content-encoding"))
+        encoding = headers.get("content-encoding", "identity")
+        if self._body is not None and encoding != "identity":
+            self._inflate = inflate_for(encoding)
             if self._inflate is None:
                 self._give_up("its content-encoding cannot be undone here")
 
@@ -179,7 +181,7 @@ class Tally:
         """
         with self._lock:
             pending, self._pending = self._pending, part
-            return self._guarded(lambda: self._feed(pending))
+            return self._feed(pending) if pending else 0
 
     def end(self, *, whole: bool) -> int:
         """Nothing more will come.
@@ -192,10 +194,10 @@ class Tally:
         """
         with self._lock:
             pending, self._pending = self._pending, b""
-            found = self._guarded(lambda: self._feed(pending))
-            if whole and not self._whole and self._body is not None:
+            found = self._feed(pending)
+            if whole and not self._whole:
                 self._whole = True
-                found += self._guarded(self._body.close)
+                found += self._close()
             return found
 
     @property
@@ -229,27 +231,34 @@ class Tally:
         dialect = dialect_for(self._asked.path, self._provider) if "json" in kind else None
         return None if dialect is None else _Whole(dialect)
 
-    def _feed(self, data: bytes) -> int:
-        if not data or self._body is None or self._inflate is None:
-            return 0
-        found = 0
-        for piece in self._inflate(data):
-            self._inflated += len(piece)
-            if self._inflated > _MAX_INFLATED:
-                raise TooLarge
-            found += self._body.feed(piece)
-        return found
-
-    def _guarded(self, look: Callable[[], int]) -> int:
-        if self._blind:
-            return 0
+    def _safely(self, look: Callable[..., int], *data: bytes) -> int:
+        """Look at something; what that raises is nobody's but the tally's."""
         try:
-            found = look()
+            found = look(*data)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the application's
             self._give_up(type(error).__name__)
             return 0
         self.chunks += found
         return found
+
+    def _feed(self, data: bytes) -> int:
+        if self._blind or self._body is None:
+            return 0
+        return self._safely(self._body.feed if self._inflate is None else self._inflated, data)
+
+    def _inflated(self, data: bytes) -> int:
+        assert self._inflate is not None, "the encoding is to be undone"
+        assert self._body is not None, "there is something to be looked into"
+        found = 0
+        for piece in self._inflate(data):
+            self._size += len(piece)
+            if self._size > _MAX_INFLATED:
+                raise TooLarge
+            found += self._body.feed(piece)
+        return found
+
+    def _close(self) -> int:
+        return 0 if self._blind or self._body is None else self._safely(self._body.close)
 
     def _give_up(self, why: str) -> None:
         """Say once that this response is not counted any further. Nothing of its content is told."""
