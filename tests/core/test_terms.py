@@ -429,6 +429,31 @@ async def test_a_tail_says_how_it_ended() -> None:
         assert (receipt.client_left_early, receipt.prevented) == (True, NOTHING)
 
 
+def test_a_tail_is_harvested_without_a_loop() -> None:
+    """A sync session reads on for the usage in the reader's thread, for a bounded moment."""
+    clock = ManualClock()
+
+    def words(*, trickles: bool) -> Iterator[str]:
+        yield "a"
+        session.finish("stop")
+        yield ""
+        while trickles:
+            clock.advance(0.5)
+            yield ""
+        session.finish(None, Usage.reported_by_provider(output=7))
+
+    for trickles, end in ((False, DrainEnd.FINISHED), (True, DrainEnd.SECONDS)):
+        session = SyncStreamSession(clock=clock, max_tokens=9)
+        session.attach(words(trickles=trickles))
+        with session:
+            reading = iter(session)
+            assert [next(reading), next(reading)] == ["a", ""]
+        receipt = session.receipt()
+        assert (receipt.cause, receipt.policy, receipt.drain) == (Cause.COMPLETED, "tail", end)
+        assert (receipt.client_left_early, receipt.prevented) == (True, NOTHING)
+        assert receipt.output.upper == (None if trickles else 7)
+
+
 async def test_a_tail_whose_iterator_was_broken_is_stopped() -> None:
     """The cancellation of the reader's task broke the iterator: its usage is not known, and nobody says it is."""
     session = StreamSession(ScriptedPull(emit("a"), finish("stop"), hang()), max_tokens=9)
