@@ -134,6 +134,10 @@ class GuardedAsyncTransport(_GuardedAsync, httpx.AsyncBaseTransport):
     or is not being read. Whoever waits in it, or goes on reading, gets a `CutOffReadError`. In a
     scope whose reader is gone, calls are refused. Outside of any scope it does what `inner` does.
 
+    What passes is counted from the bytes, after the application has got them: a call in a session is
+    an attempt of its stream, any other call of a generating endpoint has a receipt of its own, kept
+    in the scope's ledger.
+
     A call that is cancelled leaves no connection behind, nor a place in the pool. With an `inner`
     that keeps no httpcore pool, what it opens before its headers is its own to close.
 
