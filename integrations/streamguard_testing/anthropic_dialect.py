@@ -6,8 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from streamguard_testing.bodies import BadRequest, encode, flag, integer, limit, string, text_of
-from streamguard_testing.dialects import Ask, Kind, Said, Totals, Turn, conversation
+from streamguard_testing.bodies import (
+    BadRequest,
+    encode,
+    flag,
+    integer,
+    limit,
+    mapping,
+    objects,
+    string,
+    text_of,
+)
+from streamguard_testing.dialects import Ask, Kind, Said, Tool, Totals, Turn, conversation
+from streamguard_testing.tools import choose
 
 _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _ERRORS: Final = {
@@ -182,6 +193,7 @@ class AnthropicDialect:
             max_tokens=most,
             seed=integer(body, "seed"),
             written=said.written,
+            tool=_tool(body),
         )
 
     def voice(self, turn: Turn) -> AnthropicVoice:
@@ -191,6 +203,17 @@ class AnthropicDialect:
     def error_body(self, status: int, message: str) -> bytes:
         """Return the body that goes with an error status."""
         return encode(_error(status, message))
+
+
+def _tool(body: Mapping[str, Any]) -> Tool | None:
+    tools = objects(body, "tools")
+    offered = [(string(tool, "name"), mapping(tool, "input_schema")) for tool in tools]
+    choice = mapping(body, "tool_choice")
+    kind = choice.get("type")
+    if not offered or kind == "none":
+        return None
+    name = string(choice, "name") if kind == "tool" else None
+    return choose(offered, name=name, forced=kind == "any")
 
 
 def _event(type: str, **rest: object) -> bytes:  # noqa: A002 - the wire's word

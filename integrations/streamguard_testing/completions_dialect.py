@@ -90,6 +90,7 @@ class CompletionsDialect:
             seed=integer(body, "seed"),
             include_usage=wanted if stream else True,
             raw=True,
+            reasons=False,
         )
 
     def voice(self, turn: Turn) -> CompletionsVoice:

@@ -26,11 +26,13 @@ class Tool:
         name: The name to call it by.
         argument: The argument that gets the generated text.
         forced: Whether the request leaves the model no choice.
+        streamed: Whether its arguments may come in pieces where that is not usual (Gemini).
     """
 
     name: str
     argument: str = "text"
     forced: bool = False
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,7 @@ class Ask:
         raw: Whether the prompt is a plain text, which may end in the beginning of the answer.
         background: Whether the answer is made without a reader, to be fetched afterwards.
         events: Whether its stream consists of server-sent events.
+        reasons: Whether its answer can tell reasoning from text.
     """
 
     model: str
@@ -63,6 +66,7 @@ class Ask:
     raw: bool = False
     background: bool = False
     events: bool = True
+    reasons: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -274,7 +274,7 @@ class LoopbackEngine:
             ask = dialect.ask(decode(request.body))
             fault = self._faults.of(request)
             error_shapes.check(fault, ask)
-            planned = plan(ask, self.settings)
+            planned = plan(ask, fault, self.settings)
             live = self._record(request, ask, planned, dialect, opened_at)
             live.bills_full = fault.billing is Billing.FULL
         except ValueError as error:

@@ -90,6 +90,9 @@ class Fault:
         trickle_interval: Seconds between two of those.
         usage: When usage is reported: `normal`, `late` (`usage_delay` after the rest) or `never`.
         usage_delay: Seconds between the finish reason and the usage when it is late.
+        reasoning_tokens: So many tokens of reasoning come before the answer. This and the next are
+            nothing wrong, but as seldom, and chosen in the same way.
+        tool_call: Call one of the tools that a request offers, whether or not it insists.
 
     Raises:
         ValueError: When a value is impossible, or two faults contradict each other.
@@ -114,6 +117,8 @@ class Fault:
     trickle_interval: float = 0.05
     usage: Usage = Usage.NORMAL
     usage_delay: float = 0.25
+    reasoning_tokens: int = 0
+    tool_call: bool = False
 
     def __post_init__(self) -> None:
         for name, kinds in _KINDS.items():
@@ -199,6 +204,8 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "trickle_after_done": (bool,),
     "trickle_interval": _NUMBER,
     "usage_delay": _NUMBER,
+    "reasoning_tokens": (int,),
+    "tool_call": (bool,),
 }
 
 

@@ -6,8 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from streamguard_testing.bodies import BadRequest, integer, limit, mapping, objects, text_of
-from streamguard_testing.dialects import Ask, Kind, Said, Totals, Turn
+from streamguard_testing.bodies import (
+    BadRequest,
+    flag,
+    integer,
+    limit,
+    mapping,
+    objects,
+    string,
+    text_of,
+)
+from streamguard_testing.dialects import Ask, Kind, Said, Tool, Totals, Turn
+from streamguard_testing.tools import LAST_PIECE, choose
 
 _FINISH_REASONS: Final = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP"}
 _STATUSES: Final = {
@@ -39,22 +49,24 @@ class GeminiVoice:
         self._items = 0
         self._made = self._reasoned = 0
         self._arguments: list[str] = []
+        self._streamed = turn.call is not None and turn.call.streamed
 
     def open(self) -> bytes:
         """Return nothing: there is no opening."""
         return b""
 
     def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
-        """Return one chunk a token, each with the counters so far; a call waits for its end."""
+        """Return one chunk a token, each with the counters so far.
+
+        A call waits for its end, unless the request lets its arguments be streamed.
+        """
         if kind is Kind.ARGUMENTS:
-            self._made += len(tokens)
-            self._arguments += tokens
-            return b""
+            return b"".join([self._argument(token) for token in tokens])
         return b"".join([self._token(kind, token) for token in tokens])
 
     def finish(self, reason: str) -> bytes:
         """Return the call of a tool, in one piece; the reason comes together with the usage."""
-        if not self._arguments or reason == "length":
+        if self._streamed or not self._arguments or reason == "length":
             return b""
         return self._chunk([self._call("".join(self._arguments))], self._so_far())
 
@@ -96,6 +108,25 @@ class GeminiVoice:
             self._reasoned += 1
             part["thought"] = True
         return self._chunk([part], self._so_far())
+
+    def _argument(self, piece: str) -> bytes:
+        """Keep a piece of the arguments, or tell it if they may be streamed."""
+        call = self._turn.call
+        assert call is not None
+        self._made += 1
+        self._arguments.append(piece)
+        if not self._streamed:
+            return b""
+        said: dict[str, object] = {"willContinue": True}
+        if len(self._arguments) == 1:
+            said["name"] = call.name
+        elif piece == LAST_PIECE:
+            said = {}
+        else:
+            path, text = f"$.{call.argument}", json.loads(f'"{piece}"')
+            part = {"jsonPath": path, "stringValue": text, "willContinue": True}
+            said["partialArgs"] = [part]
+        return self._chunk([{"functionCall": said}], self._so_far())
 
     def _call(self, arguments: str) -> dict[str, object]:
         call = self._turn.call
@@ -167,6 +198,7 @@ class GeminiDialect:
             max_tokens=limit(config, "maxOutputTokens"),
             seed=integer(config, "seed"),
             events=self._sse,
+            tool=_tool(body),
             written=texts[-1] if contents[-1].get("role") == "model" else "",
         )
 
@@ -178,6 +210,24 @@ class GeminiDialect:
         """Return the body that goes with an error status; that of an array is an array."""
         said = _error(status, message)
         return _pretty([said] if self._stream and not self._sse else said)
+
+
+def _tool(body: Mapping[str, Any]) -> Tool | None:
+    declared = [
+        one for tool in objects(body, "tools") for one in objects(tool, "functionDeclarations")
+    ]
+    offered = [
+        (string(one, "name"), mapping(one, "parametersJsonSchema") or mapping(one, "parameters"))
+        for one in declared
+    ]
+    config = mapping(mapping(body, "toolConfig"), "functionCallingConfig")
+    mode = config.get("mode")
+    if not offered or mode == "NONE":
+        return None
+    streamed = flag(config, "streamFunctionCallArguments", default=False)
+    allowed = config.get("allowedFunctionNames") or [None]
+    name = allowed[0] if mode == "ANY" and isinstance(allowed, list) else None
+    return choose(offered, name=name, forced=mode == "ANY", streamed=streamed)
 
 
 def _usage(totals: Totals) -> dict[str, object]:

@@ -84,7 +84,7 @@ class Generation:
         self.ignore_close: Final = (
             fault.ignore_close or ask.background or fault.billing is Billing.FULL
         )
-        self.voice: Final[Voice] = dialect.voice(_turn(live, ask, fault))
+        self.voice: Final[Voice] = dialect.voice(_turn(live, ask, plan, fault))
         self.reason: Final = plan.reason
         self._dialect = dialect
         self._stream = ask.stream
@@ -164,7 +164,7 @@ class Generation:
             if step == 0:
                 live.enter(State.GENERATING)
             tokens = list(islice(self._tokens, min(settings.burst, count - done)))
-            live.count(len(tokens))
+            live.count(len(tokens), sum(kind is Kind.REASONING for kind, _ in tokens))
             self._hand_over(tokens)
             since = time.monotonic()
             if await self._responder.writable():
@@ -272,15 +272,17 @@ class Generation:
         return Totals(
             prompt_tokens=live.prompt_tokens,
             generated=len(live.instants),
+            reasoning=live.reasoning,
             prompt_seconds=first - started,
             total_seconds=time.monotonic() - live.received_at,
         )
 
 
-def _turn(live: LiveRequest, ask: Ask, fault: Fault) -> Turn:
+def _turn(live: LiveRequest, ask: Ask, plan: Plan, fault: Fault) -> Turn:
     return Turn(
         ask=ask,
         request_id=live.id,
         prompt_tokens=live.prompt_tokens,
+        call=plan.call,
         running_usage=fault.usage is Usage.NORMAL,
     )

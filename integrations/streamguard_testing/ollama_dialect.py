@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from streamguard_testing.bodies import BadRequest, encode, flag, integer, mapping, string
 from streamguard_testing.dialects import Ask, Kind, Said, Totals, Turn, conversation
+from streamguard_testing.tools import openai_tool
 
 
 class OllamaVoice:
@@ -24,39 +26,66 @@ class OllamaVoice:
         self._model = ask.model
         self._chat = chat
         self._empty = ask.empty
+        self._call = turn.call
+        self._arguments: list[str] = []
 
-    def _line(self, text: str, **rest: object) -> bytes:
+    def _line(
+        self, text: str, beside: Mapping[str, object], *, done: bool, **rest: object
+    ) -> bytes:
         said: dict[str, object] = {"model": self._model, "created_at": _now()}
         if self._chat:
-            said["message"] = {"role": "assistant", "content": text}
+            said["message"] = {"role": "assistant", "content": text, **beside}
         else:
-            said["response"] = text
-        return encode(said | rest) + b"\n"
+            said |= {"response": text, **beside}
+        return encode(said | {"done": done} | rest) + b"\n"
 
     def open(self) -> bytes:
         """Return nothing: there is no opening."""
         return b""
 
     def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
-        """Return one line a token."""
-        return b"".join(self._line(token, done=False) for token in tokens)
+        """Return one line a token; a call waits for its end."""
+        if kind is Kind.ARGUMENTS:
+            self._arguments += tokens
+            return b""
+        if kind is Kind.REASONING:
+            lines = [self._line("", {"thinking": token}, done=False) for token in tokens]
+        else:
+            lines = [self._line(token, {}, done=False) for token in tokens]
+        return b"".join(lines)
 
     def finish(self, reason: str) -> bytes:
-        """Return nothing: the reason stands on the last line."""
-        return b""
+        """Return the call of a tool, which comes in one piece; the reason is on the last line."""
+        beside = self._beside("", "".join(self._arguments), reason)
+        return self._line("", beside, done=False) if beside else b""
+
+    def _beside(self, reasoning: str, arguments: str, reason: str) -> dict[str, object]:
+        """Return what stands beside the text of a message."""
+        beside: dict[str, object] = {}
+        if reasoning:
+            beside["thinking"] = reasoning
+        if arguments and reason != "length" and self._call is not None:
+            function = {"name": self._call.name, "arguments": json.loads(arguments)}
+            beside["tool_calls"] = [{"function": function}]
+        return beside
 
     def last(self, reason: str, totals: Totals | None) -> bytes:
         """Return the line with done true, the reason and the counters."""
-        return self._last("", reason, totals)
+        return self._last("", {}, reason, totals)
 
     def whole(self, said: Said, reason: str, totals: Totals | None) -> bytes:
         """Return the one object that a request without a stream gets."""
-        return self._last(said.text, reason, totals)
+        beside = self._beside(said.reasoning, said.arguments, reason)
+        return self._last(said.text, beside, reason, totals)
 
-    def _last(self, text: str, reason: str, totals: Totals | None) -> bytes:
+    def _last(
+        self, text: str, beside: Mapping[str, object], reason: str, totals: Totals | None
+    ) -> bytes:
         if self._empty:
-            return self._line(text, done=True, done_reason="load")
-        return self._line(text, done=True, done_reason=reason, **_counters(totals))
+            return self._line(text, beside, done=True, done_reason="load")
+        # There is no reason of its own for a call.
+        reason = "stop" if reason == "tool_calls" else reason
+        return self._line(text, beside, done=True, done_reason=reason, **_counters(totals))
 
     def error(self, status: int, message: str) -> bytes:
         """Return the line that stands for an error after a 200."""
@@ -96,6 +125,7 @@ class OllamaDialect:
             seed=integer(options, "seed"),
             empty=empty,
             written=written,
+            tool=openai_tool(body, nested=True) if self._chat else None,
             raw=not self._chat,
             events=False,
         )

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from streamguard_testing.bodies import BadRequest, encode, flag, integer, limit, mapping, string
 from streamguard_testing.dialects import Ask, Kind, Said, Totals, Turn, conversation
+from streamguard_testing.tools import openai_tool
 
 
 class OpenAIVoice:
@@ -18,6 +19,7 @@ class OpenAIVoice:
 
     def __init__(self, turn: Turn) -> None:
         self.content_type = "text/event-stream" if turn.ask.stream else "application/json"
+        self._turn = turn
         self._ask = turn.ask
         self._base: Final = {
             "id": f"chatcmpl-{turn.request_id}",
@@ -25,6 +27,7 @@ class OpenAIVoice:
             "model": turn.ask.model,
         }
         self._opened = False
+        self._called = False
         self._prompt_tokens = turn.prompt_tokens
         self._running = turn.ask.continuous_usage and turn.running_usage
         self._generated = 0
@@ -57,16 +60,29 @@ class OpenAIVoice:
     def tokens(self, kind: Kind, tokens: Sequence[str]) -> bytes:
         """Return one event a token, after the event with the role."""
         frames = [self._opening()]
+        if kind is Kind.ARGUMENTS and not self._called:
+            self._called = True
+            frames.append(self._delta({"tool_calls": [{"index": 0, **self._call("")}]}))
         for token in tokens:
             self._generated += 1
-            frames.append(self._delta({"content": token}))
+            frames.append(self._delta(_part(kind, token)))
         return b"".join(frames)
 
     def _opening(self) -> bytes:
         if self._opened:
             return b""
         self._opened = True
-        return self._delta({"role": "assistant", "content": "", "refusal": None})
+        content = "" if self._turn.call is None else None
+        return self._delta({"role": "assistant", "content": content, "refusal": None})
+
+    def _call(self, arguments: str) -> dict[str, object]:
+        call = self._turn.call
+        assert call is not None
+        return {
+            "id": f"call_{self._turn.request_id}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": arguments},
+        }
 
     def finish(self, reason: str) -> bytes:
         """Return the event with the finish reason."""
@@ -81,7 +97,15 @@ class OpenAIVoice:
 
     def whole(self, said: Said, reason: str, totals: Totals | None) -> bytes:
         """Return the one object that a request without a stream gets."""
-        message = {"role": "assistant", "content": said.text, "refusal": None}
+        message: dict[str, object] = {
+            "role": "assistant",
+            "content": said.text if self._turn.call is None else None,
+            "refusal": None,
+        }
+        if said.reasoning:
+            message["reasoning_content"] = said.reasoning
+        if said.arguments:
+            message["tool_calls"] = [self._call(said.arguments)]
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
         body: dict[str, object] = {**self._base, "object": "chat.completion", "choices": [choice]}
         if totals is not None:
@@ -122,6 +146,7 @@ class OpenAIDialect:
         return Ask(
             model=string(body, "model"),
             prompt=said.text,
+            tool=openai_tool(body, nested=True),
             written=said.written,
             stream=stream,
             max_tokens=most,
@@ -137,6 +162,18 @@ class OpenAIDialect:
     def error_body(self, status: int, message: str) -> bytes:
         """Return the body that goes with an error status."""
         return encode(error_of(status, message))
+
+
+def _part(kind: Kind, token: str) -> dict[str, object]:
+    """Return the delta of a token."""
+    match kind:
+        case Kind.TEXT:
+            return {"content": token}
+        case Kind.REASONING:
+            # DeepSeek's word for it, which most compatible servers took over.
+            return {"reasoning_content": token}
+        case Kind.ARGUMENTS:
+            return {"tool_calls": [{"index": 0, "function": {"arguments": token}}]}
 
 
 def models(names: Sequence[str]) -> bytes:

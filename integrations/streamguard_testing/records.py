@@ -49,7 +49,7 @@ class EngineRequest:
     All instants are `time.monotonic()`, which the processes of one machine share; None means that
     it has not happened.
 
-    Invariant: generated_after_noticed <= generated.
+    Invariant: generated_after_noticed <= generated, and reasoning <= generated.
 
     Attributes:
         id: The caller's choice (`x-engine-request-id`) or the engine's; also a response header.
@@ -62,6 +62,7 @@ class EngineRequest:
         state: What the engine is doing for it.
         ending: How the response ended.
         generated: Tokens the model made, whether or not anybody could still read them.
+        reasoning: How many of those were reasoning.
         generated_after_noticed: Tokens made after the engine had noticed that the reader left.
         ran_to_end: Whether every planned token was made.
         billed: Tokens of the answer that a provider would put on the bill: those that were made,
@@ -88,6 +89,7 @@ class EngineRequest:
     state: State
     ending: Ending | None
     generated: int
+    reasoning: int
     generated_after_noticed: int
     ran_to_end: bool
     billed: int
@@ -140,8 +142,9 @@ class LiveRequest:
         self.state = state
         self.changed()
 
-    def count(self, tokens: int) -> None:
-        """Record that the model made this many tokens just now."""
+    def count(self, tokens: int, reasoning: int = 0) -> None:
+        """Record that the model made this many tokens just now, some of them reasoning."""
+        self.reasoning += reasoning
         self.instants.extend([time.monotonic()] * tokens)
         self.changed()
 
@@ -185,6 +188,7 @@ class LiveRequest:
             state=self.state,
             ending=self.ending,
             generated=made,
+            reasoning=self.reasoning,
             generated_after_noticed=made - self.generated_when_noticed if noticed else 0,
             ran_to_end=made >= self.planned_tokens and self.ending is not Ending.REFUSED,
             billed=self.planned_tokens if self._bills_all else made,

@@ -10,6 +10,7 @@ from streamguard_testing.bodies import BadRequest, encode, flag, integer, limit,
 from streamguard_testing.dialects import Ask, Kind, Said, Totals, Turn
 from streamguard_testing.openai_dialect import error_of
 from streamguard_testing.response_items import Item, items_of
+from streamguard_testing.tools import openai_tool
 
 
 class ResponsesVoice:
@@ -126,7 +127,7 @@ class ResponsesVoice:
         events = self._items[-1].end(status)
         return b"".join([self._event(name, **rest) for name, rest in events])
 
-    def _event(self, name: str, **rest: object) -> bytes:
+    def _event(self, name: str, /, **rest: object) -> bytes:
         self._number += 1
         data = encode({"type": name, "sequence_number": self._number, **rest})
         return f"event: {name}\ndata: ".encode() + data + b"\n\n"
@@ -148,6 +149,7 @@ class ResponsesDialect:
             max_tokens=limit(body, "max_output_tokens"),
             seed=integer(body, "seed"),
             written=written,
+            tool=openai_tool(body, nested=False),
             background=flag(body, "background", default=False),
         )
 

@@ -232,7 +232,7 @@ async def test_an_engine_that_was_held_back_does_not_catch_up() -> None:
     generation = Generation(
         live=live,
         ask=ask,
-        plan=plan(ask, settings),
+        plan=plan(ask, Fault(), settings),
         dialect=dialect,
         fault=Fault(),
         settings=settings,
