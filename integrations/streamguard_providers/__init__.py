@@ -15,7 +15,9 @@ from streamguard_providers.ndjson import NDJSONDecoder
 from streamguard_providers.ollama_dialect import Ollama
 from streamguard_providers.ollama_producer import OllamaProducer
 from streamguard_providers.openai_chat import OpenAIChat
+from streamguard_providers.openai_completions import OpenAICompletions
 from streamguard_providers.openai_producer import OpenAIProducer
+from streamguard_providers.openai_responses import OpenAIResponses
 from streamguard_providers.pools import ProviderPool, shared_pool
 from streamguard_providers.producers import CallOptions
 from streamguard_providers.retries import Retries
@@ -54,7 +56,9 @@ __all__ = [
     "Ollama",
     "OllamaProducer",
     "OpenAIChat",
+    "OpenAICompletions",
     "OpenAIProducer",
+    "OpenAIResponses",
     "ProviderError",
     "ProviderPool",
     "Retries",

@@ -79,7 +79,8 @@ class Gemini:
         """What the provider says about its finish reason; may quote the answer."""
         self._final = False
         self._running: set[int] = set()
-        self._finished: set[int] = set()
+        self.finishes: dict[int, str] = {}
+        """The finish reason of each candidate."""
         self._numbered: dict[int, int] = {}
         self._open: dict[int, _Open] = {}
 
@@ -109,7 +110,7 @@ class Gemini:
     @property
     def complete(self) -> bool:
         """True once every candidate seen has its finish reason, or the prompt was blocked."""
-        ended = bool(self._finished) or self.blocked is not None
+        ended = bool(self.finishes) or self.blocked is not None
         return ended and not self._running and self.error is None
 
     @property
@@ -134,7 +135,7 @@ class Gemini:
         usage = said.usage_metadata
         if usage and (self.reported is None or tells_tokens(usage)):
             self.reported = usage
-            self._final = bool(self._finished) or self.blocked is not None
+            self._final = bool(self.finishes) or self.blocked is not None
         if said.error:
             self.fail(said.error)
 
@@ -158,12 +159,12 @@ class Gemini:
                 self._part(part, index, chunks)
         reason = candidate.finish_reason
         if reason not in _UNSPECIFIED:
-            self._finished.add(index)
+            self.finishes[index] = str(reason)
             self._running.discard(index)
             if index == 0 or self.finish is None:
                 self.finish = str(reason)
                 self.finish_message = candidate.finish_message
-        elif index not in self._finished:
+        elif index not in self.finishes:
             self._running.add(index)
 
     def _part(self, part: Part, choice: int, chunks: list[AnyChunk]) -> None:

@@ -11,12 +11,16 @@ from streamguard_providers.gemini import Gemini
 from streamguard_providers.ndjson import NDJSONDecoder
 from streamguard_providers.ollama_dialect import Ollama
 from streamguard_providers.openai_chat import OpenAIChat
+from streamguard_providers.openai_completions import OpenAICompletions
+from streamguard_providers.openai_responses import OpenAIResponses
 from streamguard_providers.sse import SSEDecoder
 from streamguard_providers.stream_decoder import StreamDecoder
 
 #: The end of a path, the dialect's name, and the dialect.
 _ENDPOINTS: Final[tuple[tuple[str, str, Callable[[str], Dialect]], ...]] = (
     ("/chat/completions", "openai-chat", OpenAIChat),
+    ("/completions", "openai-completions", OpenAICompletions),
+    ("/responses", "openai-responses", OpenAIResponses),
     ("/messages", "anthropic", Anthropic),
     (":generateContent", "gemini", Gemini),
     (":streamGenerateContent", "gemini", Gemini),

@@ -48,6 +48,8 @@ class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     # Servers that ignore `stream` answer with one whole message.
     message: _Delta | None = None
+    # Of text completions; a repetition of the delta's text in chat completions of some vendors.
+    text: str | None = None
     finish_reason: str | None = None
 
 
@@ -76,11 +78,12 @@ class OpenAIChat:
         self.done = False
         self.model: str | None = None
         self.malformed = 0
+        self.finishes: dict[int, str] = {}
+        """The finish reason of each choice."""
         self._final = False
         self._usage_owed = False
         self._running: set[int] = set()
-        self._finished: set[int] = set()
-        self._tools: dict[int, ToolFragment] = {}
+        self._calls: dict[int, Calls] = {}
 
     def decode(self, payload: bytes) -> list[AnyChunk]:
         """Read one payload and return its chunks."""
@@ -121,7 +124,7 @@ class OpenAIChat:
         A server that was asked for usage writes `usage: null` into every chunk before the last one.
         Where it did, an end without the usage is no end.
         """
-        return bool(self._finished) and not self._running and not self._usage_owed
+        return bool(self.finishes) and not self._running and not self._usage_owed
 
     @property
     def usage(self) -> Usage | None:
@@ -136,11 +139,11 @@ class OpenAIChat:
         if delta is not None:
             self._delta(delta, index, chunks)
         if choice.finish_reason is not None:
-            self._finished.add(index)
+            self.finishes[index] = choice.finish_reason
             self._running.discard(index)
             if index == 0 or self.finish is None:
                 self.finish = choice.finish_reason
-        elif index not in self._finished:
+        elif index not in self.finishes:
             self._running.add(index)
 
     def _delta(self, delta: _Delta, index: int, chunks: list[AnyChunk]) -> None:
@@ -166,17 +169,13 @@ class OpenAIChat:
             self._tool(_ToolCall(index=0, function=delta.function_call), index, chunks)
 
     def _tool(self, call: _ToolCall, choice: int, chunks: list[AnyChunk]) -> None:
-        """One piece of a tool call. Where the index is missing, a new id is a new call."""
-        last = self._tools.get(choice)
-        index = call.index
-        if index is None:
-            index = 0 if last is None else last.index
-            if last is not None and call.id and call.id != last.id:
-                index += 1
+        """One piece of a tool call."""
+        calls = self._calls.get(choice)
+        if calls is None:
+            calls = self._calls[choice] = Calls()
         function = call.function or _Function()
-        fragment = ToolFragment(index=index, id=call.id or None, name=function.name or None)
-        known = call.id or (last.id if last is not None and last.index == index else None)
-        self._tools[choice] = ToolFragment(index=index, id=known)
+        number = calls.number(call.index, call.id or None, named=bool(function.name))
+        fragment = ToolFragment(index=number, id=call.id or None, name=function.name or None)
         chunks.append(tool_chunk(fragment, function.arguments, choice))
 
     def _take_usage(self, said: _Said) -> None:
@@ -187,6 +186,39 @@ class OpenAIChat:
             self._usage_owed = False
         elif self.reported is None:
             self._usage_owed = said.usage is None
+
+
+class Calls:
+    """Numbers the tool calls of one choice in their order, whatever the wire's index is."""
+
+    def __init__(self) -> None:
+        self._ids: list[str | None] = []
+        self._at: dict[int, int] = {}
+        """The number of the call that has this index on the wire now."""
+
+    def number(self, index: int | None, call_id: str | None, *, named: bool) -> int:
+        """The number of the call that a piece belongs to.
+
+        Where the index is missing, a new id is a new call. Where it is there, an id and a name other
+        than before begin a new call as well: some servers give every call the index 0.
+        """
+        ids = self._ids
+        if index is None:
+            if call_id in ids and call_id is not None:
+                return ids.index(call_id)
+            number = len(ids) - 1 if ids and (call_id is None or ids[-1] is None) else None
+        else:
+            number = self._at.get(index)
+            known = None if number is None else ids[number]
+            if named and call_id is not None and known is not None and call_id != known:
+                number = None
+        if number is None:
+            number = len(ids)
+            ids.append(None)
+        if index is not None:
+            self._at[index] = number
+        ids[number] = ids[number] or call_id
+        return number
 
 
 def openai_usage(reported: Mapping[str, Any], *, final: bool = True) -> Usage:
@@ -272,6 +304,7 @@ def _lenient_choice(value: object) -> _Choice | None:
         index=number_in(odd.get("index")),
         delta=_lenient_delta(odd.get("delta")),
         message=_lenient_delta(odd.get("message")),
+        text=text_in(odd.get("text")),
         # A number or an object is a reason all the same.
         finish_reason=text_in(finish) if isinstance(finish, str | None) else str(finish)[:64],
     )

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from streamguard_core import AnyChunk, TruncatedStream, Usage
 from streamguard_providers.anthropic_messages import Anthropic
+from streamguard_providers.detection import dialect_named, recognise
 from streamguard_providers.dialects import Dialect, lenient
 from streamguard_providers.errors import ProviderError, provider_error
 from streamguard_providers.gemini import Gemini
@@ -15,6 +16,8 @@ from streamguard_providers.json_array import JSONArrayDecoder
 from streamguard_providers.ndjson import NDJSONDecoder
 from streamguard_providers.ollama_dialect import Ollama
 from streamguard_providers.openai_chat import OpenAIChat
+from streamguard_providers.openai_completions import OpenAICompletions
+from streamguard_providers.openai_responses import OpenAIResponses
 from streamguard_providers.sse import SSEDecoder
 
 MAX_MALFORMED: Final = 16
@@ -22,6 +25,8 @@ _MAX_BODY: Final = 4 * 1024 * 1024
 _GZIP: Final = b"\x1f\x8b"
 #: What may stand before a document: blanks, and the bytes of a byte order mark, cut anywhere.
 _BEFORE: Final = b"\xef\xbb\xbf \t\r\n"
+_LINES: Final = frozenset({"application/x-ndjson", "application/jsonl", "application/x-jsonlines"})
+_BLANK: Final = b" \t\r"
 _log = logging.getLogger("streamguard.providers")
 
 
@@ -48,7 +53,12 @@ class StreamDecoder:
         self.dialect = dialect
         self.framing = framing
         self._max_malformed = max_malformed
-        self._first = True
+        self._held: bytes | None = b""
+        """The first bytes, as long as they do not tell what they are; None once that is decided."""
+        self._auto = False
+        """The framing is still to be found out."""
+        self._unnamed = False
+        """The dialect is still to be found out."""
         self._whole: bytearray | None = None
         """The body, where it turned out to be one JSON document instead of a stream."""
 
@@ -56,6 +66,16 @@ class StreamDecoder:
     def openai_chat(cls, provider: str = "openai") -> StreamDecoder:
         """For OpenAI chat completions as server-sent events."""
         return cls(OpenAIChat(provider), SSEDecoder())
+
+    @classmethod
+    def openai_completions(cls, provider: str = "openai") -> StreamDecoder:
+        """For OpenAI text completions as server-sent events."""
+        return cls(OpenAICompletions(provider), SSEDecoder())
+
+    @classmethod
+    def openai_responses(cls, provider: str = "openai") -> StreamDecoder:
+        """For OpenAI responses as server-sent events."""
+        return cls(OpenAIResponses(provider), SSEDecoder())
 
     @classmethod
     def anthropic(cls, provider: str = "anthropic") -> StreamDecoder:
@@ -71,6 +91,30 @@ class StreamDecoder:
     def ollama(cls, provider: str = "ollama") -> StreamDecoder:
         """For Ollama's `/api/chat` and `/api/generate` as NDJSON."""
         return cls(Ollama(provider), NDJSONDecoder())
+
+    @classmethod
+    def auto(
+        cls, provider: str = "provider", content_type: str | None = None, *, dialect: str = "auto"
+    ) -> StreamDecoder:
+        """For a response of which less is known: the framing is found in its first bytes.
+
+        Args:
+            provider: who is speaking, for errors and attempts.
+            content_type: what the response says it is; None where that is not known.
+            dialect: the dialect's name; with `auto` it is found in the first payload that tells.
+
+        Raises:
+            UsageError: when there is no such dialect.
+        """
+        decoder = cls(
+            dialect_named("openai-chat" if dialect == "auto" else dialect, provider), SSEDecoder()
+        )
+        decoder._unnamed = dialect == "auto"
+        decoder._auto = True
+        if (content_type or "").partition(";")[0].strip().lower() in _LINES:
+            decoder.framing = NDJSONDecoder()
+            decoder._auto = False
+        return decoder
 
     @property
     def done(self) -> bool:
@@ -103,6 +147,21 @@ class StreamDecoder:
         return self.dialect.error
 
     @property
+    def comments(self) -> int:
+        """Comments that were passed over: they say that the connection lives, and nothing else."""
+        return self.framing.comments if isinstance(self.framing, SSEDecoder) else 0
+
+    @property
+    def unterminated(self) -> bool:
+        """The last payload had not its line end and was read all the same."""
+        return self.framing.unterminated
+
+    @property
+    def whole(self) -> bool:
+        """All that the dialect announced has come, and nothing broke off: the body may end here."""
+        return self.dialect.complete and (self.dialect.done or not self.framing.truncated)
+
+    @property
     def malformed(self) -> int:
         """Payloads that were skipped because they cannot be read."""
         return self.dialect.malformed
@@ -115,8 +174,8 @@ class StreamDecoder:
             ProviderError: when more payloads than allowed cannot be read, or the body is compressed
                 and says nothing of it.
         """
-        if self._first and data:
-            data = self._look(data)
+        if self._held is not None and data:
+            data = self._look(self._held + data)
         if self._whole is not None:
             if len(self._whole) + len(data) > _MAX_BODY:
                 raise provider_error(
@@ -130,7 +189,9 @@ class StreamDecoder:
         """The body has ended: return the chunks of what was complete but for its last line end."""
         if self._whole is not None:
             return self.dialect.decode(bytes(self._whole))
-        return self._payloads(self.framing.close())
+        held, self._held = self._held, None
+        units = list(self.framing.feed(held)) if held else []
+        return self._payloads(units + list(self.framing.close()))
 
     def check(self) -> None:
         """Say how the response ended, once all chunks were handed out.
@@ -141,7 +202,7 @@ class StreamDecoder:
         """
         if self.dialect.error is not None:
             raise self.dialect.error
-        if self.dialect.complete and (self.dialect.done or not self.framing.truncated):
+        if self.whole:
             return
         if not self.dialect.done:
             raise self.truncated("ended")
@@ -157,10 +218,12 @@ class StreamDecoder:
 
     def _payloads(self, units: list[Any]) -> list[AnyChunk]:
         """Decode what the framing cut out, in order."""
-        dialect = self.dialect
         chunks: list[AnyChunk] = []
-        skipped = dialect.malformed
+        skipped = self.dialect.malformed
         events = isinstance(self.framing, SSEDecoder)
+        if self._unnamed and units:
+            self._name([unit.data for unit in units] if events else units)
+        dialect = self.dialect
         for unit in units:
             if dialect.done:
                 break
@@ -173,6 +236,18 @@ class StreamDecoder:
         if dialect.malformed > skipped:
             self._report_malformed(skipped)
         return chunks
+
+    def _name(self, payloads: list[bytes]) -> None:
+        """Find the dialect out; until a payload tells it, the most common one reads for errors."""
+        for payload in payloads:
+            name = recognise(payload)
+            if name is not None:
+                before = self.dialect
+                self._unnamed = False
+                self.dialect = dialect_named(name, before.provider)
+                self.dialect.malformed = before.malformed
+                self.dialect.error = before.error
+                return
 
     def _report_malformed(self, before: int) -> None:
         if before == 0:
@@ -187,9 +262,11 @@ class StreamDecoder:
     def _look(self, data: bytes) -> bytes:
         """Look at the first bytes: is this what the framing expects? Returns what to feed it."""
         start = data.lstrip(_BEFORE)
-        if not start:
-            return data
-        self._first = False
+        if not start or data == _GZIP[:1]:
+            # Nothing of this is content, nor can it be told apart by what follows.
+            self._held = data if self._auto or start else b""
+            return b"" if self._held else data
+        self._held = None
         if data.startswith(_GZIP):
             raise provider_error(
                 self.dialect.provider,
@@ -199,12 +276,28 @@ class StreamDecoder:
             raise provider_error(self.dialect.provider, what="sent HTML instead of a stream")
         if not isinstance(self.framing, SSEDecoder) or not start.startswith((b"{", b"[")):
             return data
+        if self._auto:
+            return self._frame(data, start)
         if isinstance(self.dialect, Gemini):
             # Without `alt=sse` the stream is an array; an error may be an object alone.
-            before = self.framing.offset + len(data) - len(start)
-            self.framing = JSONArrayDecoder()
-            self.framing.offset = before
-        else:
-            # An error body, or the whole answer of a server that ignores `stream`.
-            self._whole = bytearray()
+            return self._reframe(JSONArrayDecoder(), data, start)
+        # An error body, or the whole answer of a server that ignores `stream`.
+        self._whole = bytearray()
+        return start
+
+    def _frame(self, data: bytes, start: bytes) -> bytes:
+        """A body of JSON: an array or a document over several lines, or one document a line."""
+        inside = start[1:].lstrip(_BLANK)
+        if start.startswith(b"{") and not inside:
+            self._held = data
+            return b""
+        if start.startswith(b"{") and not inside.startswith(b"\n"):
+            return self._reframe(NDJSONDecoder(), data, start)
+        return self._reframe(JSONArrayDecoder(), data, start)
+
+    def _reframe(
+        self, framing: NDJSONDecoder | JSONArrayDecoder, data: bytes, start: bytes
+    ) -> bytes:
+        framing.offset = self.framing.offset + len(data) - len(start)
+        self.framing = framing
         return start

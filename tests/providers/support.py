@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -22,7 +23,8 @@ from streamguard_providers import (
 )
 
 FIXTURES = Path(__file__).parent / "fixtures"
-CORPORA = Path(__file__).resolve().parents[3] / "shared" / "corpora"
+_BESIDE = Path(__file__).resolve().parents[3] / "shared" / "corpora"
+CORPORA = Path(os.environ.get("STREAMGUARD_CORPORA", _BESIDE))
 
 #: A connection that is cut off must be seen gone by its server within 0.3 s (it takes 2 ms). Machines
 #: busy with other work get more: without the cutoff these servers would wait for ever anyway.
@@ -345,8 +347,16 @@ class Decoded:
 
 
 def decoder_for(name: str) -> StreamDecoder:
-    """A new decoder for a file, by its suffix."""
-    return StreamDecoder.ollama() if ".ndjson" in name else StreamDecoder.openai_chat()
+    """A new decoder for a fixture, by its name."""
+    if name.endswith(".ndjson"):
+        return StreamDecoder.ollama()
+    make = {
+        "completions": StreamDecoder.openai_completions,
+        "responses": StreamDecoder.openai_responses,
+        "anthropic": StreamDecoder.anthropic,
+        "gemini": StreamDecoder.gemini,
+    }
+    return make.get(name.partition(".")[0], StreamDecoder.openai_chat)()
 
 
 Make = Callable[..., Any]

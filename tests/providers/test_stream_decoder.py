@@ -18,7 +18,13 @@ from streamguard_providers import Anthropic, EventTooLarge, ProviderError, Strea
 from .support import CORPORA, FIXTURES, Decoded, cuts, decoder_for
 
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
-MARKERS = {"sse": b"data: [DONE]", "ndjson": b'"done":true'}
+MARKERS = {
+    "ndjson": b'"done":true',
+    "gemini.sse": b'"finishReason"',
+    "gemini.json": b'"finishReason"',
+    "anthropic.sse": b'"stop_reason"',
+}
+"""Before which a stream says nothing of its end; of others, before their last usage."""
 
 
 @cache
@@ -55,7 +61,8 @@ def test_a_stream_cut_before_its_marker_never_ends_cleanly(name: str) -> None:
     And what is known of usage by then holds the true one.
     """
     data = fixture(name)
-    end = data.rindex(b'"usage":{') if name.endswith(".sse") else data.index(MARKERS["ndjson"])
+    marker = MARKERS.get(name) or MARKERS.get(name.partition(".")[2])
+    end = data.rindex(b'"usage":{') if marker is None else data.index(marker)
     whole = Decoded(decoder_for(name), [data]).decoder.usage
     assert whole is not None
     true = whole.output.value
@@ -77,6 +84,21 @@ def test_a_truncated_stream_quotes_nothing(name: str) -> None:
     said = str(got.failure)
     assert "without its terminal marker" in said
     assert not any(word in said for word in ("Grüße", "river", "find", "Look"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("told", [True, False])
+def test_what_nobody_named_is_found_out(name: str, told: bool) -> None:
+    """Framing and dialect are found in the bytes, with and without a content type, however cut."""
+    types = {"ndjson": "application/x-ndjson", "json": "application/json; charset=UTF-8"}
+    kind = types.get(name.rpartition(".")[2], "text/event-stream") if told else None
+    named = decoder_for(name)
+    expected = Decoded(named, [fixture(name)]).summary()
+    for how in ("whole", "bytes", "random"):
+        found = Decoded(StreamDecoder.auto("somebody", kind), cuts(fixture(name), how))
+        assert type(found.decoder.dialect) is type(named.dialect)
+        assert found.summary() == expected
+        assert found.failure is None
 
 
 def test_bodies_that_are_no_stream_fail_with_a_reason() -> None:

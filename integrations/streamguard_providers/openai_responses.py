@@ -1,0 +1,338 @@
+"""The dialect of OpenAI's responses API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from streamguard_core import AnyChunk, Chunk, ChunkKind, Usage
+from streamguard_providers.dialects import (
+    ToolFragment,
+    items_in,
+    lenient,
+    mapping_in,
+    number_in,
+    text_in,
+    tool_chunk,
+)
+from streamguard_providers.errors import ProviderError, provider_error
+
+
+class _Response(msgspec.Struct, gc=False):
+    # The terminal event repeats the whole answer and its request: all but these is skipped.
+    status: str | None = None
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+    incomplete_details: dict[str, Any] | None = None
+
+
+class _Item(msgspec.Struct, gc=False):
+    type: str | None = None
+    id: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: Any = None
+    # Of a custom tool, which takes any text.
+    input: Any = None
+
+
+class _Said(msgspec.Struct, gc=False):
+    type: str | None = None
+    # A text where we look at it; events that we do not know have others.
+    delta: Any = None
+    output_index: int | None = None
+    content_index: int | None = None
+    summary_index: int | None = None
+    item_id: str | None = None
+    item: _Item | None = None
+    response: _Response | None = None
+    text: Any = None
+    refusal: Any = None
+    arguments: Any = None
+    input: Any = None
+    code: Any = None
+    error: Any = None
+    object: str | None = None
+
+
+class _Call:
+    """A tool call that is being written."""
+
+    __slots__ = ("fragment", "told")
+
+    def __init__(self, fragment: bytes) -> None:
+        self.fragment = fragment
+        """What its further chunks carry."""
+        self.told = False
+
+
+_DECODER: Final = msgspec.json.Decoder(_Said)
+_DELTAS: Final[Mapping[str, ChunkKind]] = {
+    "response.output_text.delta": ChunkKind.TEXT,
+    "response.reasoning_text.delta": ChunkKind.REASONING,
+    "response.reasoning_summary_text.delta": ChunkKind.REASONING,
+    "response.refusal.delta": ChunkKind.REFUSAL,
+}
+_WHOLES: Final[Mapping[str, ChunkKind]] = {
+    "response.output_text.done": ChunkKind.TEXT,
+    "response.reasoning_text.done": ChunkKind.REASONING,
+    "response.reasoning_summary_text.done": ChunkKind.REASONING,
+    "response.refusal.done": ChunkKind.REFUSAL,
+}
+_CONTENT: Final[Mapping[str, ChunkKind]] = {
+    "output_text": ChunkKind.TEXT,
+    "text": ChunkKind.TEXT,
+    "reasoning_text": ChunkKind.REASONING,
+    "summary_text": ChunkKind.REASONING,
+    "refusal": ChunkKind.REFUSAL,
+}
+_TERMINAL: Final = frozenset(
+    {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+)
+_ENDED: Final = frozenset({"completed", "incomplete"})
+_OVER: Final = _ENDED | {"failed", "cancelled"}
+
+
+class OpenAIResponses:
+    """Reads one response of `/responses`. See `Dialect`.
+
+    `finish` is the status of the terminal event, `completed` or `incomplete`; why an answer is
+    incomplete is in `incomplete_reason`. Events dispatch on the payload's `type`, so that gateways
+    that leave out the event's name are read as well.
+    """
+
+    def __init__(self, provider: str = "openai") -> None:
+        self.provider = provider
+        self.finish: str | None = None
+        self.reported: Mapping[str, Any] | None = None
+        self.error: ProviderError | None = None
+        self.done = False
+        self.model: str | None = None
+        self.malformed = 0
+        self.incomplete_reason: str | None = None
+        """Why the answer is incomplete: `max_output_tokens` or `content_filter`."""
+        self._spoken: set[tuple[object, ...]] = set()
+        """The parts that come in deltas: the whole text that follows says nothing new."""
+        self._calls: dict[int | str | None, _Call] = {}
+        self._numbered = 0
+
+    def decode(self, payload: bytes) -> list[AnyChunk]:
+        """Read one payload and return its chunks."""
+        try:
+            said = _DECODER.decode(payload)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            if payload.strip() == b"[DONE]":
+                return []  # a gateway's; the terminal event is the end
+            odd = lenient(payload)
+            if odd is None:
+                self.malformed += 1
+                return []
+            said = _leniently(odd)
+        chunks: list[AnyChunk] = []
+        kind = said.type
+        if kind is None:
+            self._unnamed(said, payload, chunks)
+        elif kind in _DELTAS:
+            if self.error is None and said.delta and isinstance(said.delta, str):
+                self._spoken.add(_part(said, _DELTAS[kind]))
+                chunks.append(_chunk(said.delta, _DELTAS[kind]))
+        elif kind in _TERMINAL:
+            self._end(said.response or _Response(), kind.removeprefix("response."))
+        elif kind == "error":
+            self.fail(lenient(payload))
+        elif self.error is None:
+            self._other(kind, said, chunks)
+        if self.model is None and said.response is not None:
+            self.model = said.response.model
+        return chunks
+
+    def fail(self, reported: object) -> None:
+        """Take an error object in; the first one counts."""
+        if self.error is None:
+            flat = mapping_in(reported)
+            if flat is not None and flat.get("type") == "error" and "error" not in flat:
+                # The type of the event is not that of the error.
+                reported = {name: value for name, value in flat.items() if name != "type"}
+            self.error = provider_error(
+                self.provider, reported, what="reported an error in mid-stream"
+            )
+
+    @property
+    def complete(self) -> bool:
+        """True once the terminal event was seen, and it was not that of a failure."""
+        return self.done and self.error is None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage of the terminal event, normalised; no other event has one that counts."""
+        return None if self.reported is None else responses_usage(self.reported, final=self.done)
+
+    # -- content -----------------------------------------------------------------------------------
+
+    def _other(self, kind: str, said: _Said, chunks: list[AnyChunk]) -> None:
+        """What is neither a delta of text nor an end."""
+        if kind in _WHOLES:
+            text = said.refusal if kind == "response.refusal.done" else said.text
+            part = _part(said, _WHOLES[kind])
+            if text and isinstance(text, str) and part not in self._spoken:
+                chunks.append(_chunk(text, _WHOLES[kind]))
+            self._spoken.discard(part)
+        elif kind == "response.output_item.added":
+            item = said.item
+            if item is not None and (item.type or "").endswith("_call"):
+                self._call(_key(said), item, chunks)
+        elif kind == "response.output_item.done":
+            self._item_done(said, chunks)
+        elif "_call_" in kind:
+            self._arguments(kind, said, chunks)
+
+    def _call(self, key: int | str | None, item: _Item, chunks: list[AnyChunk]) -> _Call:
+        """A tool call begins, the application's own or one of a tool that the provider runs."""
+        kind = None if item.type in {None, "function_call"} else item.type
+        number = self._numbered
+        self._numbered += 1
+        begin = ToolFragment(
+            index=number, id=item.call_id or item.id or None, name=item.name or None, kind=kind
+        )
+        chunks.append(tool_chunk(begin, None))
+        self._calls[key] = call = _Call(tool_chunk(ToolFragment(index=number), None).data)
+        return call
+
+    def _arguments(self, kind: str, said: _Said, chunks: list[AnyChunk]) -> None:
+        """A piece of a call's arguments, its code, or its input; or the whole of them."""
+        whole = kind.endswith(".done")
+        text = said.delta
+        if whole:
+            text = said.arguments or said.input or said.code
+        elif not kind.endswith(".delta"):
+            return
+        call = self._calls.get(_key(said))
+        if call is None:
+            call = self._call(_key(said), _Item(id=said.item_id), chunks)
+        self._tell(call, text, chunks, whole=whole)
+
+    def _item_done(self, said: _Said, chunks: list[AnyChunk]) -> None:
+        """An item is whole: a call that came without pieces has its arguments here."""
+        item = said.item
+        if item is None or not (item.type or "").endswith("_call"):
+            return
+        call = self._calls.get(_key(said))
+        if call is None:
+            call = self._call(_key(said), item, chunks)
+        self._tell(call, item.arguments or item.input, chunks, whole=True)
+
+    def _tell(self, call: _Call, text: object, chunks: list[AnyChunk], *, whole: bool) -> None:
+        if text and isinstance(text, str) and not (whole and call.told):
+            call.told = True
+            chunks.append(Chunk(text, ChunkKind.TOOL, call.fragment))
+
+    # -- the response ------------------------------------------------------------------------------
+
+    def _end(self, response: _Response, status: str) -> None:
+        """The terminal event."""
+        self.done = True
+        status = response.status if response.status in _OVER else status
+        if response.usage:
+            self.reported = response.usage
+        if status in _ENDED:
+            self.finish = status
+        else:
+            self.fail(response.error or {"code": status})
+        self.incomplete_reason = text_in((response.incomplete_details or {}).get("reason"))
+
+    def _unnamed(self, said: _Said, payload: bytes, chunks: list[AnyChunk]) -> None:
+        """A payload without a type: an error alone, or the whole response as one document."""
+        if said.object == "response":
+            self._document(lenient(payload) or {}, chunks)
+        elif said.error:
+            self.fail(said.error)
+
+    def _document(self, odd: dict[str, Any], chunks: list[AnyChunk]) -> None:
+        response = _lenient_response(odd)
+        self.model = response.model
+        for index, value in enumerate(items_in(odd.get("output"))):
+            item = mapping_in(value) or {}
+            if (text_in(item.get("type")) or "").endswith("_call"):
+                _whole = _Said(output_index=index, item=_lenient_item(item))
+                self._item_done(_whole, chunks)
+            for part in [*items_in(item.get("summary")), *items_in(item.get("content"))]:
+                fields = mapping_in(part) or {}
+                kind = _CONTENT.get(text_in(fields.get("type")) or "")
+                text = text_in(fields.get("text")) or text_in(fields.get("refusal"))
+                if text and kind is not None:
+                    chunks.append(_chunk(text, kind))
+        if response.status in _OVER:
+            self._end(response, response.status)
+
+
+def responses_usage(reported: Mapping[str, Any], *, final: bool = True) -> Usage:
+    """Normalise a usage object of the responses API.
+
+    Args:
+        reported: the object.
+        final: False for one that may still grow.
+    """
+    before = mapping_in(reported.get("input_tokens_details")) or {}
+    after = mapping_in(reported.get("output_tokens_details")) or {}
+    return Usage.reported_by_provider(
+        input=number_in(reported.get("input_tokens")),
+        output=number_in(reported.get("output_tokens")),
+        cached_input=number_in(before.get("cached_tokens")),
+        cache_write=number_in(before.get("cache_write_tokens")),
+        reasoning=number_in(after.get("reasoning_tokens")),
+        reported=reported,
+        final=final,
+    )
+
+
+def _chunk(text: str, kind: ChunkKind) -> AnyChunk:
+    # The cheapest chunk is its text.
+    return text if kind is ChunkKind.TEXT else Chunk(text, kind)
+
+
+def _key(said: _Said) -> int | str | None:
+    """What tells output items apart; some servers leave the index out."""
+    if said.output_index is not None:
+        return said.output_index
+    return said.item_id or (None if said.item is None else said.item.id)
+
+
+def _part(said: _Said, kind: ChunkKind) -> tuple[object, ...]:
+    return _key(said), said.content_index, said.summary_index, kind
+
+
+def _leniently(odd: dict[str, Any]) -> _Said:
+    """Take from a payload with fields of unexpected types what can be taken."""
+    response, item = mapping_in(odd.get("response")), mapping_in(odd.get("item"))
+    texts = {
+        name: text_in(odd.get(name))
+        for name in ("type", "delta", "item_id", "text", "refusal", "arguments", "input", "object")
+    }
+    return _Said(
+        **texts,
+        output_index=number_in(odd.get("output_index")),
+        content_index=number_in(odd.get("content_index")),
+        summary_index=number_in(odd.get("summary_index")),
+        item=None if item is None else _lenient_item(item),
+        response=None if response is None else _lenient_response(response),
+        code=text_in(odd.get("code")),
+        error=odd.get("error"),
+    )
+
+
+def _lenient_item(odd: dict[str, Any]) -> _Item:
+    names = ("type", "id", "call_id", "name", "arguments", "input")
+    return _Item(**{name: text_in(odd.get(name)) for name in names})
+
+
+def _lenient_response(odd: dict[str, Any]) -> _Response:
+    return _Response(
+        status=text_in(odd.get("status")),
+        model=text_in(odd.get("model")),
+        usage=mapping_in(odd.get("usage")),
+        error=odd.get("error"),
+        incomplete_details=mapping_in(odd.get("incomplete_details")),
+    )
