@@ -228,13 +228,23 @@ class StreamDecoder:
             if dialect.done:
                 break
             if not events:
-                chunks += dialect.decode(unit)
+                said = dialect.decode(unit)
             elif unit.event == b"error":
                 dialect.fail(lenient(unit.data) or unit.text)
+                continue
             else:
-                chunks += dialect.decode(unit.data)
-        if dialect.malformed > skipped:
-            self._report_malformed(skipped)
+                said = dialect.decode(unit.data)
+            if said:
+                chunks += said
+            elif dialect.malformed > self._max_malformed:
+                # Here, and not after the last one: how the bytes were cut makes no difference.
+                dialect.fail({"type": "malformed_stream"})
+        if dialect.malformed > skipped == 0:
+            _log.warning(
+                "%s sent a payload that cannot be read, before byte %d; it was skipped",
+                dialect.provider,
+                self.framing.offset,
+            )
         return chunks
 
     def _name(self, payloads: list[bytes]) -> None:
@@ -248,16 +258,6 @@ class StreamDecoder:
                 self.dialect.malformed = before.malformed
                 self.dialect.error = before.error
                 return
-
-    def _report_malformed(self, before: int) -> None:
-        if before == 0:
-            _log.warning(
-                "%s sent a payload that cannot be read, before byte %d; it was skipped",
-                self.dialect.provider,
-                self.framing.offset,
-            )
-        if self.dialect.malformed > self._max_malformed:
-            self.dialect.fail({"type": "malformed_stream"})
 
     def _look(self, data: bytes) -> bytes:
         """Look at the first bytes: is this what the framing expects? Returns what to feed it."""

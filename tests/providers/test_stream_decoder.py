@@ -213,3 +213,18 @@ def test_recorded_streams(how: str) -> None:
         if found:
             wrong[record["id"]] = found
     assert wrong == {}
+
+
+def test_the_limit_of_malformed_payloads_does_not_depend_on_the_cuts() -> None:
+    """What comes after one payload too many that cannot be read is not taken, in one piece or in many."""
+    lines = [
+        b'{"message":{"content":"a"}}\n',
+        *[b"{broken\n"] * 17,
+        b'{"message":{"content":"b"}}\n',
+    ]
+    whole, single = StreamDecoder.ollama(), StreamDecoder.ollama()
+    said = whole.feed(b"".join(lines))
+    assert said == [chunk for line in lines for chunk in single.feed(line)] == ["a"]
+    for decoder in (whole, single):
+        assert decoder.error is not None
+        assert decoder.error.type == "malformed_stream"
