@@ -29,7 +29,7 @@ from streamguard_core.protocol import StreamProtocol
 from streamguard_core.receipt import Attempt, OpenRecord, Receipt
 from streamguard_core.statistics import Statistics
 from streamguard_core.termination import Termination, TerminationLookup
-from streamguard_core.transitions import DRAINING
+from streamguard_core.transitions import AWAY, DRAINING
 
 logger = logging.getLogger("streamguard")
 
@@ -196,6 +196,13 @@ class SessionBase(SessionTerms):
                 closers.remove(callback)
 
         return undo
+
+    def wanted(self) -> bool:
+        """Whether somebody reads, or may still come: for a reader who left no further call is made.
+
+        False from a disconnect on, also while `grace` keeps the stream alive or a drain reads it on.
+        """
+        return self._protocol.live and self._protocol.consumer is not AWAY
 
     def _perform(self) -> None:
         """Carry out what the protocol decided; the drivers say how."""

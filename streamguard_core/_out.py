@@ -17,7 +17,7 @@ from streamguard_core.errors import CutOffError, UsageError
 from streamguard_core.producers import Out
 from streamguard_core.protocol import ACCEPTED, FULL, REFUSED, Offer
 from streamguard_core.receipt import Attempt
-from streamguard_core.transitions import DRAINING, RUNNING, STREAMING
+from streamguard_core.transitions import AWAY, DRAINING, RUNNING, STREAMING
 
 _CHUNKS: Final = (str, bytes, Chunk)
 
@@ -102,7 +102,7 @@ class SessionOut:
     def function(self) -> Out:
         """What producers call: a plain function, because calling an object costs twice as much per chunk."""
         out = self._judging() if self._gated else self._relaying()
-        for name in ("connected", "finish", "identify", "attempt", "on_close"):
+        for name in ("connected", "finish", "identify", "attempt", "on_close", "wanted"):
             setattr(out, name, getattr(self, name))
         return cast("Out", out)
 
@@ -215,6 +215,10 @@ class SessionOut:
             callback()
             return lambda: None
         return session.on_close(callback)
+
+    def wanted(self) -> bool:
+        """Whether somebody reads, or may still come; see the session's."""
+        return self._protocol.live and self._protocol.consumer is not AWAY
 
     def wake_consumer(self) -> None:
         """There is something to read, or EOS."""

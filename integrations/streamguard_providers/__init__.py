@@ -4,9 +4,11 @@ from streamguard_providers import supported
 from streamguard_providers.anthropic_messages import Anthropic
 from streamguard_providers.anthropic_producer import AnthropicProducer
 from streamguard_providers.anthropic_usage import anthropic_iterations, anthropic_total
+from streamguard_providers.breaker import Breaker, BreakerRule, BreakerState, Permit
 from streamguard_providers.continuation import Continuation
 from streamguard_providers.dialects import Dialect, ToolFragment
 from streamguard_providers.errors import CutOffReadError, EventTooLarge, ProviderError
+from streamguard_providers.failover import RoutesFailed, WhenBroken
 from streamguard_providers.gemini import Gemini
 from streamguard_providers.gemini_producer import GeminiProducer
 from streamguard_providers.json_array import JSONArrayDecoder
@@ -18,9 +20,12 @@ from streamguard_providers.openai_chat import OpenAIChat
 from streamguard_providers.openai_completions import OpenAICompletions
 from streamguard_providers.openai_producer import OpenAIProducer
 from streamguard_providers.openai_responses import OpenAIResponses
+from streamguard_providers.pacing import Pacer, PacingRule, Slot
 from streamguard_providers.pools import ProviderPool, shared_pool
 from streamguard_providers.producers import CallOptions
 from streamguard_providers.retries import Retries
+from streamguard_providers.route import Route, RoutedCall, RouteHealth
+from streamguard_providers.router import RoutedProducer, Router, RouterOptions
 from streamguard_providers.sse import SSEDecoder, SSEEvent
 from streamguard_providers.stream_decoder import StreamDecoder
 from streamguard_providers.termination import (
@@ -38,6 +43,9 @@ from streamguard_providers.transports import GuardedAsyncTransport, GuardedTrans
 __all__ = [
     "Anthropic",
     "AnthropicProducer",
+    "Breaker",
+    "BreakerRule",
+    "BreakerState",
     "CallOptions",
     "Continuation",
     "CutOffReadError",
@@ -59,16 +67,28 @@ __all__ = [
     "OpenAICompletions",
     "OpenAIProducer",
     "OpenAIResponses",
+    "Pacer",
+    "PacingRule",
+    "Permit",
     "ProviderError",
     "ProviderPool",
     "Retries",
+    "Route",
+    "RouteHealth",
+    "RoutedCall",
+    "RoutedProducer",
+    "Router",
+    "RouterOptions",
+    "RoutesFailed",
     "SSEDecoder",
     "SSEEvent",
+    "Slot",
     "StreamDecoder",
     "TerminationRow",
     "TerminationTable",
     "ToolFragment",
     "UsageArrives",
+    "WhenBroken",
     "anthropic_iterations",
     "anthropic_total",
     "cancel_response",
