@@ -187,9 +187,13 @@ class RoutedAttempt:
             if close is not None:
                 await close()
         finally:
-            # Our own producers book what they have sent, and nothing where nothing was sent.
-            if not self.report.booked and not isinstance(self.producer, HTTPProducer):
-                self.report.attempt(self._attempt())
+            self.book()
+
+    def book(self) -> None:
+        """Book the attempt as it is, if its producer did not."""
+        # Our own producers book what they have sent, and nothing where nothing was sent.
+        if not self.report.booked and not isinstance(self.producer, HTTPProducer):
+            self.report.attempt(self._attempt())
 
     @property
     def tokens(self) -> int:

@@ -271,6 +271,7 @@ class Routing:
         for task, attempt in racing.items():
             self._running.discard(attempt)
             attempt.report.cut()
+            attempt.book()
             task.cancel()
             self._settle(attempt, None, cut=True)
             self._winding.add(asyncio.ensure_future(_wind(task, attempt)))
