@@ -165,8 +165,6 @@ class RequestGuard(Scope):
 
         Bounded: what is not sealed in time, or lives on under `grace`, is reported when it is.
         """
-        if not sessions:
-            self.settle()
         chosen = sessions or tuple(self.sessions)
         unsealed = [session for session in chosen if session.sealed is None]
         try:
