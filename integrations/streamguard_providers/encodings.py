@@ -8,29 +8,21 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 Inflate = Callable[[bytes], Iterator[bytes]]
-"""Takes encoded bytes in and yields decoded ones, in pieces of bounded size."""
+"""Takes encoded bytes in, at least one, and yields decoded ones, in pieces of bounded size."""
 
 #: A piece of decoded bytes is at most this long, or (br, zstd) comes from this much input.
 _PIECE: Final = 64 * 1024
 _SLICE: Final = 4 * 1024
 
 
-def inflate_for(encoding: str | None) -> Inflate | None:
+def inflate_for(encoding: str) -> Inflate | None:
     """The way to undo a `content-encoding`; None where there is none that we know.
 
     Args:
-        encoding: the header's value; nothing and `identity` mean that there is nothing to undo.
+        encoding: the header's value, in lower case.
     """
-    name = (encoding or "identity").strip().lower()
-    make = _MAKERS.get(name)
+    make = _MAKERS.get(encoding)
     return None if make is None else make()
-
-
-def _plain() -> Inflate:
-    def inflate(data: bytes) -> Iterator[bytes]:
-        yield data
-
-    return inflate
 
 
 def _gzip() -> Inflate:
@@ -42,12 +34,11 @@ def _deflate() -> Inflate:
     ways: list[Inflate] = []
 
     def inflate(data: bytes) -> Iterator[bytes]:
-        if not ways and data:
+        if not ways:
             wrapped = data[0] & 0x0F == 0x08
             bits = zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS
             ways.append(_with_zlib(zlib.decompressobj(bits)))
-        if ways:
-            yield from ways[0](data)
+        yield from ways[0](data)
 
     return inflate
 
@@ -104,7 +95,6 @@ def _library(name: str) -> Any:
 
 
 _MAKERS: Final[dict[str, Callable[[], Inflate | None]]] = {
-    "identity": _plain,
     "gzip": _gzip,
     "x-gzip": _gzip,
     "deflate": _deflate,

@@ -23,6 +23,7 @@ _MAX_REFUSAL: Final = 64 * 1024
 #: What a body may grow to when its encoding is undone.
 _MAX_INFLATED: Final = 256 * 1024 * 1024
 _MALFORMED: Final = "malformed_stream"
+_NO_ENCODING: Final = ("", "identity")
 
 
 class _Body(Protocol):
@@ -167,8 +168,8 @@ class Tally:
             self._body = _Refusal(self._provider)
         elif self._asked.generates and response.status_code == 200:
             self._body = self._body_for(headers.get("content-type", ""))
-        encoding = headers.get("content-encoding", "identity")
-        if self._body is not None and encoding != "identity":
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if self._body is not None and encoding not in _NO_ENCODING:
             self._inflate = inflate_for(encoding)
             if self._inflate is None:
                 self._give_up("its content-encoding cannot be undone here")
@@ -181,7 +182,7 @@ class Tally:
         """
         with self._lock:
             pending, self._pending = self._pending, part
-            return self._feed(pending) if pending else 0
+            return self._feed(pending)
 
     def end(self, *, whole: bool) -> int:
         """Nothing more will come.
@@ -242,7 +243,7 @@ class Tally:
         return found
 
     def _feed(self, data: bytes) -> int:
-        if self._blind or self._body is None:
+        if self._blind or self._body is None or not data:
             return 0
         return self._safely(self._body.feed if self._inflate is None else self._inflated, data)
 

@@ -497,6 +497,24 @@ class TestTries:
         assert len(ledger.receipts) == 3
         assert only(other).cause is Cause.COMPLETED
 
+    async def test_are_settled_once(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The time that is up, the scope that ends and the retry that comes: one of them has the stream."""
+        settled: list[Callable[[], None]] = []
+
+        def later(self: Any, seconds: float, callback: Callable[[], None]) -> Callable[[], object]:
+            settled.append(callback)
+            return lambda: None
+
+        for kind in ("CountedAsyncCall", "CountedSyncCall"):
+            monkeypatch.setattr(f"streamguard_providers.counted.{kind}.later", later)
+        answers = [refusal(), Answer(WHOLE, then="next")]
+        async with scripted(*answers) as server, job() as (_, ledger):
+            await client.ask(server.url, tries=0)
+            await client.ask(server.url, tries=1)
+            (late,) = settled
+            late()
+        assert only(ledger).cause is Cause.COMPLETED
+
     async def test_after_a_connection_that_failed(self, client: Client) -> None:
         """What was not reached is tried again, too."""
         answers = [Answer(then="reset"), Answer(WHOLE, then="next")]
