@@ -65,8 +65,12 @@ def engine(
 ) -> None:
     """Run a model server that generates text, counts it, and misbehaves on request.
 
-    It speaks Ollama's and OpenAI's wire formats, and tells under
-    /_engine/requests what it generated and when it noticed that a reader left.
+    It speaks the wire formats of OpenAI (/v1/chat/completions, /v1/completions,
+    /v1/responses), Anthropic (/v1/messages), Gemini
+    (/v1beta/models/{model}:streamGenerateContent and :generateContent) and Ollama
+    (/api/chat, /api/generate), and tells under /_engine/requests what it
+    generated and when it noticed that a reader left. /api/v1/generation?id= tells
+    afterwards what a generation used, as OpenRouter does.
     There is no real model behind it, and it needs no keys. Ctrl-C stops it.
     """
     if tokens_per_second is None and interval is None:

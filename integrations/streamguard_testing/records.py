@@ -53,7 +53,8 @@ class EngineRequest:
 
     Attributes:
         id: The caller's choice (`x-engine-request-id`) or the engine's; also a response header.
-        dialect: `ollama.chat`, `ollama.generate` or `openai.chat`.
+        dialect: `openai.chat`, `openai.completions`, `openai.responses`, `anthropic.messages`,
+            `gemini`, `ollama.chat` or `ollama.generate`.
         model: The model that was asked for.
         stream: Whether a stream was asked for.
         prompt_tokens: Tokens of the prompt.
