@@ -17,6 +17,7 @@ from streamguard_providers.calls import REPORTED
 from streamguard_providers.dialects import lenient, mapping_in, number_in
 from streamguard_providers.errors import provider_error
 from streamguard_providers.keys import checked_headers, checked_url, key_header
+from streamguard_providers.openai_responses import responses_usage
 from streamguard_providers.pools import shared_pool
 
 #: What an id may consist of: it goes into a URL.
@@ -53,7 +54,7 @@ class _NotYetError(Exception):
     """The provider does not know yet."""
 
 
-def responses_usage(said: Mapping[str, Any]) -> Usage | None:
+def response_usage(said: Mapping[str, Any]) -> Usage | None:
     """The usage of a response of OpenAI's; None where it says none, as some do that were cancelled.
 
     Raises:
@@ -62,18 +63,7 @@ def responses_usage(said: Mapping[str, Any]) -> Usage | None:
     if said.get("status") not in _ENDED:
         raise _NotYetError
     reported = mapping_in(said.get("usage"))
-    if reported is None:
-        return None
-    before = mapping_in(reported.get("input_tokens_details")) or {}
-    after = mapping_in(reported.get("output_tokens_details")) or {}
-    return Usage.reported_by_provider(
-        input=number_in(reported.get("input_tokens")),
-        output=number_in(reported.get("output_tokens")),
-        cached_input=number_in(before.get("cached_tokens")),
-        cache_write=number_in(before.get("cache_write_tokens")),
-        reasoning=number_in(after.get("reasoning_tokens")),
-        reported=reported,
-    )
+    return None if reported is None else responses_usage(reported)
 
 
 def generation_usage(said: Mapping[str, Any]) -> Usage | None:
@@ -103,7 +93,7 @@ def generation_usage(said: Mapping[str, Any]) -> Usage | None:
 
 
 RESPONSES: Final = Directory(
-    "openai", "https://api.openai.com/v1", "/responses/{id}", "OPENAI_API_KEY", responses_usage
+    "openai", "https://api.openai.com/v1", "/responses/{id}", "OPENAI_API_KEY", response_usage
 )
 GENERATIONS: Final = Directory(
     "openrouter",

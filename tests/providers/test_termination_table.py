@@ -26,6 +26,7 @@ from streamguard_providers import (
     UsageArrives,
     row_of_call,
 )
+from streamguard_providers.known import route_of
 
 DAY = date(2026, 11, 28)
 SHIPPED = TerminationTable.shipped()
@@ -130,6 +131,10 @@ def test_producers_know_their_row() -> None:
     openai = OpenAIProducer("m", prompt="p", api_key="k")
     assert (openai.route, openai.termination.on_close) == ("openai-chat", "stops_billing")
     assert OllamaProducer("m", "p").termination.provider == "ollama"
+    assert (route_of("/v1/responses"), route_of("/v1/completions")) == (
+        "openai-responses",
+        "openai-completions",
+    )
 
 
 # -- look-ups, as properties ---------------------------------------------------------------------------------
