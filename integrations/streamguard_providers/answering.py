@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from streamguard_core import AnyChunk, AttemptRole, ProducerError, Report
+from streamguard_core import AnyChunk, AttemptRole, ProducerError, Report, Usage
 from streamguard_providers._httpx import family_of
+from streamguard_providers.async_calls import undisturbed
 from streamguard_providers.attempts import ProducerCall
 from streamguard_providers.continuation import without_blanks
 from streamguard_providers.pools import Lease, ProviderPool
@@ -16,6 +17,8 @@ from streamguard_providers.reading import Reading
 from streamguard_providers.retries import Retries, Tries
 from streamguard_providers.stream_decoder import StreamDecoder
 
+#: How long a provider may take to cancel what goes on without a connection.
+_FAREWELL_SECONDS: Final = 5.0
 _log: Final = logging.getLogger("streamguard.providers")
 
 
@@ -34,6 +37,8 @@ class Question:
         retries: when a call is made again.
         trim: whether blanks that the answer begins with are left out.
         patience: see `Reading`.
+        farewell: asks the provider to end a call that was cut off and that closing does not end, by
+            its id; returns the usage, where the provider then says it.
     """
 
     provider: str
@@ -46,6 +51,7 @@ class Question:
     retries: Retries
     trim: bool = False
     patience: float | None = None
+    farewell: Callable[[str], Awaitable[Usage | None]] | None = None
 
 
 class Answering:
@@ -105,9 +111,36 @@ class Answering:
         try:
             if self._reading is not None:
                 await self._reading.close(left=left)
+                await self._part(self._reading)
         finally:
             if self._lease is not None:
                 self._lease.release()
+
+    async def _part(self, reading: Reading) -> None:
+        """Have the provider end what was cut off, where closing the connection does not."""
+        farewell, name = self._question.farewell, reading.response_id
+        if farewell is None or not reading.was_cut or reading.done:
+            return
+        if name is None:
+            _log.warning(
+                "%s was left before it told the id of a call in the background, which may go on",
+                self._question.provider,
+            )
+            return
+        await undisturbed(self._say(farewell, name), seconds=_FAREWELL_SECONDS)
+
+    async def _say(self, farewell: Callable[[str], Awaitable[Usage | None]], name: str) -> None:
+        try:
+            usage = await farewell(name)
+        except Exception as error:  # noqa: BLE001 - the stream has ended, whatever the provider says
+            _log.warning(
+                "%s did not cancel a call in the background (%s)",
+                self._question.provider,
+                type(error).__name__,
+            )
+            return
+        if usage is not None:
+            self._report.finish(None, usage)
 
     def _trimmed(self, batch: list[AnyChunk]) -> list[AnyChunk]:
         """A batch without the blanks its text begins with; the first other character ends it."""

@@ -17,13 +17,17 @@ T = TypeVar("T")
 _TIDY_SECONDS: Final = 1.0
 
 
-async def undisturbed(tidying: Coroutine[Any, Any, None]) -> None:
+async def undisturbed(
+    tidying: Coroutine[Any, Any, None], *, seconds: float = _TIDY_SECONDS
+) -> None:
     """Have something tidied up, in a task of its own; a cancellation passes once that is done.
+
+    It may take so many `seconds`, and is given up then.
 
     httpcore shields its closing from anyio's cancellations only. One of asyncio's, while it waits
     for a lock, would leave a connection open that nobody closes any more.
     """
-    task = asyncio.ensure_future(_bounded(tidying))
+    task = asyncio.ensure_future(_bounded(tidying, seconds))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
@@ -37,9 +41,9 @@ async def undisturbed(tidying: Coroutine[Any, Any, None]) -> None:
     raise cancelled
 
 
-async def _bounded(tidying: Coroutine[Any, Any, None]) -> None:
+async def _bounded(tidying: Coroutine[Any, Any, None], seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_TIDY_SECONDS):
+        async with asyncio.timeout(seconds):
             await tidying
 
 

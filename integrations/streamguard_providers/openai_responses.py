@@ -22,6 +22,7 @@ from streamguard_providers.errors import ProviderError, provider_error
 
 class _Response(msgspec.Struct, gc=False):
     # The terminal event repeats the whole answer and its request: all but these is skipped.
+    id: str | None = None
     status: str | None = None
     model: str | None = None
     usage: dict[str, Any] | None = None
@@ -112,6 +113,8 @@ class OpenAIResponses:
         self.done = False
         self.model: str | None = None
         self.malformed = 0
+        self.response_id: str | None = None
+        """What the response can be cancelled and looked up by, from its first event on."""
         self.incomplete_reason: str | None = None
         """Why the answer is incomplete: `max_output_tokens` or `content_filter`."""
         self._spoken: set[tuple[object, ...]] = set()
@@ -145,8 +148,9 @@ class OpenAIResponses:
             self.fail(lenient(payload))
         elif self.error is None:
             self._other(kind, said, chunks)
-        if self.model is None and said.response is not None:
-            self.model = said.response.model
+        if said.response is not None:
+            self.model = self.model or said.response.model
+            self.response_id = self.response_id or said.response.id
         return chunks
 
     def fail(self, reported: object) -> None:
@@ -252,7 +256,7 @@ class OpenAIResponses:
 
     def _document(self, odd: dict[str, Any], chunks: list[AnyChunk]) -> None:
         response = _lenient_response(odd)
-        self.model = response.model
+        self.model, self.response_id = response.model, response.id
         for index, value in enumerate(items_in(odd.get("output"))):
             item = mapping_in(value) or {}
             if (text_in(item.get("type")) or "").endswith("_call"):
@@ -330,6 +334,7 @@ def _lenient_item(odd: dict[str, Any]) -> _Item:
 
 def _lenient_response(odd: dict[str, Any]) -> _Response:
     return _Response(
+        id=text_in(odd.get("id")),
         status=text_in(odd.get("status")),
         model=text_in(odd.get("model")),
         usage=mapping_in(odd.get("usage")),

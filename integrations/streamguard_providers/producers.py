@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, Final, Self, TypedDict, Unpack
@@ -20,6 +20,7 @@ from streamguard_core import (
     Out,
     ProducerError,
     Report,
+    Usage,
     UsageError,
 )
 from streamguard_providers.answering import Answering, Question
@@ -100,6 +101,7 @@ class HTTPProducer:
         self._headers = checked_headers(call.get("headers")) | dict(key or {})
         self._idempotency = call.get("idempotency_header")
         self._trim = False
+        self._farewell: Callable[[str], Awaitable[Usage | None]] | None = None
         self._patience: float | None = None
 
     def __repr__(self) -> str:
@@ -208,6 +210,7 @@ class HTTPProducer:
             retries=self._retries,
             trim=self._trim,
             patience=self._patience,
+            farewell=self._farewell,
         )
 
     def _request(self, client: Any, more: Mapping[str, str] = _NONE) -> Any:

@@ -101,6 +101,17 @@ class Reading:
         """Whether the call was cut off."""
         return self._call.was_cut
 
+    @property
+    def done(self) -> bool:
+        """Whether the provider has ended."""
+        return self._decoder.done
+
+    @property
+    def response_id(self) -> str | None:
+        """The id in the response's body; None before it has come, or where there is none."""
+        name: str | None = getattr(self._decoder.dialect, "response_id", None)
+        return name
+
     def failed(self, error: ProducerError) -> None:
         """This is how the call failed."""
         self._call.failed(error)
@@ -180,19 +191,28 @@ class Reading:
                 raise
             self._failure = error
         self._call.chunks += len(chunks)
+        self._identify()
         return chunks
 
     def tell(self) -> None:
-        """Report what is news: finish reason, usage, and once what the provider calls itself."""
+        """Report what is news of finish reason and usage."""
         decoder = self._decoder
         news = (decoder.finish, decoder.reported)
         if news != self._told:
             self._told = news
             self._report.finish(decoder.finish, decoder.usage)
-        if not self._named and decoder.model is not None:
+
+    def _identify(self) -> None:
+        """Report what the provider calls the model and this call, as soon as it says it."""
+        model, name = self._decoder.model, self.response_id
+        if not self._named and model is not None:
             self._named = True
-            self._call.model = decoder.model
-            self._report.identify(model=decoder.model)
+            self._call.model = model
+            self._report.identify(model=model)
+        if name is not None and name != self._call.request_id:
+            # The provider answers for it by this id, and by no other.
+            self._call.request_id = name
+            self._report.identify(request_id=name)
 
     async def close(self, *, left: bool) -> None:
         """Let go of the response, at once if it is not at its end.

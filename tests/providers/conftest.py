@@ -15,9 +15,11 @@ from .support import (
     anthropic_producer,
     array_producer,
     chat_producer,
+    completions_producer,
     gemini_producer,
     generate_producer,
     openai_producer,
+    responses_producer,
 )
 
 
@@ -53,8 +55,19 @@ async def engine() -> AsyncIterator[LoopbackEngine]:
         anthropic_producer,
         gemini_producer,
         array_producer,
+        responses_producer,
+        completions_producer,
     ],
-    ids=["openai", "chat", "generate", "anthropic", "gemini", "gemini array"],
+    ids=[
+        "openai",
+        "chat",
+        "generate",
+        "anthropic",
+        "gemini",
+        "gemini array",
+        "responses",
+        "completions",
+    ],
 )
 def make(request: pytest.FixtureRequest) -> Any:
     """Makes a producer that calls a server."""

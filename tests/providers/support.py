@@ -244,6 +244,25 @@ def token(text: str, finish: str | None = None) -> bytes:
     return event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 
 
+def completion(text: str, finish: str | None = None) -> bytes:
+    """An event of a text completion."""
+    return event({"choices": [{"index": 0, "text": text, "finish_reason": finish}]})
+
+
+def response(*texts: str, begun: bool = False) -> bytes:
+    """The events of a response of OpenAI's; without its end when it has only `begun`."""
+    about: dict[str, Any] = {"id": "resp_1", "model": "m", "status": "in_progress"}
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": about}]
+    for text in texts:
+        part = {"item_id": "i", "output_index": 0, "content_index": 0}
+        events.append({"type": "response.output_text.delta", "delta": text, **part})
+    if not begun:
+        usage = {"input_tokens": 3, "output_tokens": 2}
+        ended = about | {"status": "completed", "usage": usage}
+        events.append({"type": "response.completed", "response": ended})
+    return b"".join(map(event, events))
+
+
 def message(*texts: str) -> bytes:
     """The events of a whole message of Anthropic's."""
     events: list[dict[str, Any]] = [
@@ -373,6 +392,16 @@ def openai_producer(url: str, **options: Any) -> OpenAIProducer:
     return OpenAIProducer("m", prompt="Tell me about the river.", base_url=f"{url}/v1", **options)
 
 
+def responses_producer(url: str, **options: Any) -> OpenAIProducer:
+    """A producer of a response of OpenAI's."""
+    return openai_producer(url, api="responses", **options)
+
+
+def completions_producer(url: str, **options: Any) -> OpenAIProducer:
+    """A producer of a text completion."""
+    return openai_producer(url, api="completions", **options)
+
+
 def chat_producer(url: str, **options: Any) -> OllamaProducer:
     """A producer of a chat of Ollama's."""
     messages = [{"role": "user", "content": "Tell me about the river."}]
@@ -401,7 +430,7 @@ def array_producer(url: str, **options: Any) -> GeminiProducer:
     return gemini_producer(url, sse=False, **options)
 
 
-LIMIT_WORDS = ("length", "max_tokens", "MAX_TOKENS")
+LIMIT_WORDS = ("length", "max_tokens", "MAX_TOKENS", "incomplete")
 """What providers say when an answer has reached the most tokens that were asked for."""
 
 

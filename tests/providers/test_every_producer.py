@@ -14,14 +14,15 @@ from streamguard_testing.faults import ErrorShape
 from .support import (
     Make,
     Recorder,
-    anthropic_producer,
     array_producer,
     chat_producer,
+    completions_producer,
     gemini_producer,
     generate_producer,
     openai_producer,
     outcome,
     produce,
+    responses_producer,
 )
 
 QUICK: dict[str, Any] = {"tokens_per_second": 5000}
@@ -67,8 +68,10 @@ async def test_cut_off_after_any_chunk(make: Make, contract: str, after: int) ->
 def is_foreign(make: Make, shape: ErrorShape) -> bool:
     """Whether nobody says an error in that shape in the middle of this dialect's streams."""
     if shape is ErrorShape.FLAT:
-        return make not in {openai_producer, anthropic_producer}
-    return shape is ErrorShape.FAILED or (shape is ErrorShape.BODY and make not in NO_EVENTS)
+        return make in {chat_producer, generate_producer, gemini_producer, array_producer}
+    if shape is ErrorShape.FAILED:
+        return make is not responses_producer
+    return shape is ErrorShape.BODY and make not in NO_EVENTS
 
 
 @pytest.mark.parametrize("shape", ErrorShape)
@@ -110,7 +113,10 @@ async def test_the_first_requests_fail(make: Make, contract: str) -> None:
 
 async def test_goes_on_after_any_prefix(make: Make) -> None:
     """A prefix and what the rest's producer brings are the whole answer, wherever it broke off."""
-    by_default = make in {chat_producer, generate_producer}
+    if make is responses_producer:
+        assert not make("http://server").continues  # a response cannot go on
+        return
+    by_default = make in {chat_producer, generate_producer, completions_producer}
     options: dict[str, Any] = {} if by_default else {"continues": True}
     async with LoopbackEngine(**QUICK, answer_tokens=LONG) as engine:
         producer = make(engine.url, **options)
@@ -150,5 +156,5 @@ async def test_a_reader_who_leaves_stops_the_engine(make: Make) -> None:
 
 def test_gemini_and_openai_do_not_promise_to_go_on() -> None:
     """Only those are resumed by default that are known to go on."""
-    for make in (openai_producer, gemini_producer, array_producer):
+    for make in (openai_producer, responses_producer, gemini_producer, array_producer):
         assert not make("http://server").continues

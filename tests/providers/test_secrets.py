@@ -7,6 +7,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,10 +31,12 @@ from .support import (
     ScriptedServer,
     candidate,
     chunked,
+    completion,
     event,
     head,
     message,
     outcome,
+    response,
     scripted,
     token,
 )
@@ -66,6 +69,20 @@ BLOCK = {"type": "content_block_start", "index": 0, "content_block": {"type": "t
 CHAT = {"message": {"role": "assistant", "content": ANSWER}}
 WIRES = {
     "openai": Wire(OpenAIProducer, SSE, token(ANSWER), token(ANSWER, "stop") + DONE, event),
+    "responses": Wire(
+        partial(OpenAIProducer, api="responses"),
+        SSE,
+        response(ANSWER, begun=True),
+        response(ANSWER),
+        event,
+    ),
+    "completions": Wire(
+        partial(OpenAIProducer, api="completions"),
+        SSE,
+        completion(ANSWER),
+        completion(ANSWER, "stop") + DONE,
+        event,
+    ),
     "generate": Wire(
         OllamaProducer,
         LINES,
