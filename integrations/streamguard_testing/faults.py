@@ -109,7 +109,7 @@ class Fault:
     error_message: str = "the engine was told to fail"
     error_status: int = 500
     error_shape: ErrorShape = ErrorShape.NATIVE
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
     times: int | None = None
     ignore_close: bool = False
     billing: Billing = Billing.STOPS
