@@ -27,6 +27,12 @@ _ENDPOINTS: Final[tuple[tuple[str, str, Callable[[str], Dialect]], ...]] = (
     ("/api/chat", "ollama", Ollama),
     ("/api/generate", "ollama", Ollama),
 )
+#: Vertex AI passes its publishers' own formats through.
+_RAW: Final = ("rawPredict", "streamRawPredict")
+_PUBLISHERS: Final[tuple[tuple[str, str, Callable[[str], Dialect]], ...]] = (
+    ("/publishers/anthropic/", "anthropic", Anthropic),
+    ("/publishers/mistralai/", "openai-chat", OpenAIChat),
+)
 _LINES: Final = frozenset({"application/x-ndjson", "application/jsonl", "application/x-jsonlines"})
 #: Answers with the items of one array, as they are made.
 _ARRAY: Final = ":streamGenerateContent"
@@ -34,12 +40,14 @@ _ARRAY: Final = ":streamGenerateContent"
 
 def route_of(path: str) -> str | None:
     """The name of the dialect of an endpoint; None where we know none."""
-    return next((name for end, name, _ in _ENDPOINTS if path.endswith(end)), None)
+    found = _endpoint(path)
+    return None if found is None else found[1]
 
 
 def dialect_for(path: str, provider: str) -> Dialect | None:
     """The dialect of an endpoint; None where we know none."""
-    return next((make(provider) for end, _, make in _ENDPOINTS if path.endswith(end)), None)
+    found = _endpoint(path)
+    return None if found is None else found[2](provider)
 
 
 def decoder_for(path: str, content_type: str, provider: str) -> StreamDecoder | None:
@@ -54,3 +62,9 @@ def decoder_for(path: str, content_type: str, provider: str) -> StreamDecoder | 
         # A body that begins as a document or an array is seen to be one.
         return StreamDecoder(dialect, SSEDecoder())
     return None
+
+
+def _endpoint(path: str) -> tuple[str, str, Callable[[str], Dialect]] | None:
+    if path.endswith(_RAW):
+        return next((each for each in _PUBLISHERS if each[0] in path), None)
+    return next((each for each in _ENDPOINTS if path.endswith(each[0])), None)

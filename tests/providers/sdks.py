@@ -43,8 +43,6 @@ class Sdk:
     counts_tries = False
     """Whether its requests say which try they are."""
     retries_at_all = True
-    counted = True
-    """Whether its dialect is known."""
 
     def __post_init__(self) -> None:
         self._transports: list[Any] = []
@@ -136,8 +134,6 @@ class OpenAIChat(Sdk):
 
 class OpenAIResponses(OpenAIChat):
     """The openai package's responses."""
-
-    counted = False
 
     def _asked(self, most: int) -> dict[str, Any]:
         return {"model": "m", "input": QUESTION, "max_output_tokens": most}
