@@ -99,6 +99,8 @@ class ScriptedServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.connections = 0
+        self.finished = 0
+        """How many of the connections are over."""
         self.requests: list[bytes] = []
         self.bodies: list[Any] = []
         self.received = asyncio.Event()
@@ -131,6 +133,7 @@ class ScriptedServer:
             pass  # by stop(); StreamReaderProtocol would log it
         finally:
             self._tasks.discard(task)
+            self.finished += 1
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -17,10 +17,22 @@ from typing import Any
 import pytest
 
 from streamguard_core import Scope, use_scope
-from streamguard_providers import GuardedAsyncTransport
+from streamguard_providers import GuardedAsyncTransport, ProviderPool, Retries
 from streamguard_testing import Fault, RunningEngine, run_engine
 
-from .support import Recorder, openai_producer, outcome, until
+from .support import (
+    DONE,
+    Answer,
+    Recorder,
+    chunked,
+    head,
+    openai_producer,
+    outcome,
+    produce,
+    scripted,
+    token,
+    until,
+)
 
 #: More callbacks than a whole answer takes.
 MOST = 200
@@ -192,3 +204,33 @@ def test_left_after_every_turn_of_uvloop(server: RunningEngine, kind: str) -> No
         for how in ("cut", "cancel"):
             for turns in range(40):
                 runner.run(leave_after(turns, how))
+
+
+@pytest.mark.parametrize("how", ["cut", "cancel"])
+@pytest.mark.usefixtures("no_collector")
+async def test_left_before_every_step_of_a_retry(steps: Steps, how: str) -> None:
+    """Left anywhere between a try that fails, its wait and the next one, nothing stays open or runs on."""
+    answers = head("application/json", status="503 X") + chunked(b"{}", end=True)
+    good = head() + chunked(token("a", "stop"), DONE, end=True)
+    for at in range(1, MOST):
+        scripts = (Answer(answers, then="next"), Answer(good, then="next"))
+        async with scripted(*scripts) as script, ProviderPool() as pool:
+            report = Recorder()
+            producer = openai_producer(script.url, pool=pool, retries=Retries(base=0.0))
+
+            async def whole(producer: Any = producer, report: Recorder = report) -> None:
+                await outcome(produce(producer, report))
+
+            task = asyncio.ensure_future(whole())
+            leave: Callable[[], object] = report.cut if how == "cut" else task.cancel
+            with steps.planned({at: leave}):
+                await asyncio.wait([task], timeout=5.0)
+                taken = steps.count
+            assert task.done()
+            await pool.aclose()
+            await until(lambda script=script: script.finished == script.connections)  # type: ignore[misc]
+            assert report.closers == [] or how == "cut"
+            assert len(report.attempts) <= 2
+        if taken < at:
+            break
+    assert 30 < at < MOST - 1
