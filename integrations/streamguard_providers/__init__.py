@@ -16,6 +16,7 @@ from streamguard_providers.lookup import cancel_response, look_up
 from streamguard_providers.ndjson import NDJSONDecoder
 from streamguard_providers.ollama_dialect import Ollama
 from streamguard_providers.ollama_producer import OllamaProducer
+from streamguard_providers.open_stream import AsyncOpenStream, OpenStream, open_stream
 from streamguard_providers.openai_chat import OpenAIChat
 from streamguard_providers.openai_completions import OpenAICompletions
 from streamguard_providers.openai_producer import OpenAIProducer
@@ -23,6 +24,7 @@ from streamguard_providers.openai_responses import OpenAIResponses
 from streamguard_providers.pacing import Pacer, PacingRule, Slot
 from streamguard_providers.pools import ProviderPool, shared_pool
 from streamguard_providers.producers import CallOptions
+from streamguard_providers.results import End, EndState, Obstacle, StreamAccumulator, ToolCall
 from streamguard_providers.retries import Retries
 from streamguard_providers.route import Route, RoutedCall, RouteHealth
 from streamguard_providers.router import RoutedProducer, Router, RouterOptions
@@ -43,6 +45,7 @@ from streamguard_providers.transports import GuardedAsyncTransport, GuardedTrans
 __all__ = [
     "Anthropic",
     "AnthropicProducer",
+    "AsyncOpenStream",
     "Breaker",
     "BreakerRule",
     "BreakerState",
@@ -50,6 +53,8 @@ __all__ = [
     "Continuation",
     "CutOffReadError",
     "Dialect",
+    "End",
+    "EndState",
     "EventTooLarge",
     "Evidence",
     "ExplicitCancel",
@@ -61,12 +66,14 @@ __all__ = [
     "JSONArrayDecoder",
     "LateLookup",
     "NDJSONDecoder",
+    "Obstacle",
     "Ollama",
     "OllamaProducer",
     "OpenAIChat",
     "OpenAICompletions",
     "OpenAIProducer",
     "OpenAIResponses",
+    "OpenStream",
     "Pacer",
     "PacingRule",
     "Permit",
@@ -83,9 +90,11 @@ __all__ = [
     "SSEDecoder",
     "SSEEvent",
     "Slot",
+    "StreamAccumulator",
     "StreamDecoder",
     "TerminationRow",
     "TerminationTable",
+    "ToolCall",
     "ToolFragment",
     "UsageArrives",
     "WhenBroken",
@@ -93,6 +102,7 @@ __all__ = [
     "anthropic_total",
     "cancel_response",
     "look_up",
+    "open_stream",
     "row_of_call",
     "shared_pool",
     "supported",

@@ -1,0 +1,219 @@
+"""What reading a response comes to, whoever waits for its bytes: chunks, and how it ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from streamguard_core import NO_USAGE, AnyChunk, CountSource, Usage, UsageError
+from streamguard_providers.detection import DIALECTS
+from streamguard_providers.dialects import Dialect
+from streamguard_providers.errors import EventTooLarge, ProviderError
+from streamguard_providers.results import End, EndState, StreamAccumulator
+from streamguard_providers.stream_decoder import StreamDecoder
+
+#: After an error the usage may still come: so much is read on for it.
+DRAIN_BYTES: Final = 64 * 1024
+#: Finish reasons with which a provider's filter withholds an answer, in lower case.
+_FILTERED: Final = frozenset(
+    {
+        "content_filter",
+        "safety",
+        "recitation",
+        "blocklist",
+        "prohibited_content",
+        "spii",
+        "model_armor",
+        "image_safety",
+        "image_prohibited_content",
+        "image_recitation",
+    }
+)
+
+_REFUSED: Final = "refusal"
+
+Item = AnyChunk | End
+"""What an opened stream yields: chunks, and then its `End`."""
+
+
+class Opened:
+    """What reading a response comes to, whoever waits for its bytes. Sans-I/O."""
+
+    def __init__(
+        self,
+        decoder: StreamDecoder,
+        max_output_bytes: int,
+        idle_timeout: float | None,
+        clock: Callable[[], float],
+    ) -> None:
+        if idle_timeout is not None and not idle_timeout > 0:
+            raise UsageError(f"idle_timeout={idle_timeout} was given; it is more than 0 seconds")
+        self.decoder = decoder
+        """Framing and dialect, with what they have seen so far."""
+        self.accumulator = StreamAccumulator(max_output_bytes)
+        """Text, thoughts and tool calls of the bytes read so far."""
+        self.end: End | None = None
+        """How the response ended; None as long as it has not."""
+        self._idle = idle_timeout
+        self._clock = clock
+        self._heard: float | None = None
+        self._drained = 0
+        self._ready: deque[Item] = deque()
+        self._is_over = False
+        """The `End` was handed out."""
+        self._is_closed = False
+        """The byte source was closed."""
+        self._is_reading = False
+
+    def __repr__(self) -> str:
+        state = "open" if self.end is None else self.end.state.value
+        return f"<{type(self).__name__} {state}, {self.decoder.framing.offset} bytes>"
+
+    def _take(self, data: object) -> list[Item]:
+        """Bytes have come."""
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise UsageError(
+                f"open_stream reads bytes, but its iterator yielded {type(data).__name__}"
+            )
+        decoder = self.decoder
+        if decoder.error is not None:
+            self._drained += len(data)
+        try:
+            chunks = decoder.feed(bytes(data))
+        except (ProviderError, EventTooLarge) as error:
+            return self._unreadable(error)
+        self.accumulator.extend(chunks)
+        batch: list[Item] = list(chunks)
+        if decoder.dialect.done or self._drained > DRAIN_BYTES:
+            batch.append(self._conclude(self._how()))
+        elif self._has_stalled(bool(chunks)):
+            batch.append(self._conclude(EndState.STALLED))
+        return batch
+
+    def _ended(self) -> list[Item]:
+        """The bytes have ended."""
+        try:
+            chunks = self.decoder.close()
+        except (ProviderError, EventTooLarge) as error:
+            return self._unreadable(error)
+        self.accumulator.extend(chunks)
+        return [*chunks, self._conclude(self._how())]
+
+    def _broke(self, cause: Exception) -> list[Item]:
+        """The bytes ended with an exception: what came before an event's end is none."""
+        if self.decoder.error is not None:
+            return [self._conclude(EndState.PROVIDER_ERROR)]
+        return [self._conclude(EndState.TRUNCATED, cause=cause)]
+
+    def _unreadable(self, error: ProviderError | EventTooLarge) -> list[Item]:
+        if self.decoder.error is None and isinstance(error, ProviderError):
+            return [self._conclude(EndState.PROVIDER_ERROR, error=error)]
+        return self._broke(error)
+
+    def _cancelled(self) -> None:
+        """Whoever reads stops: an `End` that was not handed out yet is the last item all the same."""
+        if self.end is None:
+            self._conclude(EndState.CANCELLED)
+        self._ready.clear()
+        if not self._is_over and self.end is not None:
+            self._ready.append(self.end)
+
+    def _has_stalled(self, said_something: bool) -> bool:
+        if self._idle is None or self.decoder.error is not None:
+            return False
+        now = self._clock()
+        if said_something or self._heard is None:
+            self._heard = now
+        return now - self._heard > self._idle
+
+    def _next_ready(self) -> Item | None:
+        """The next item that is ready; None when there is none."""
+        if not self._ready:
+            return None
+        item = self._ready.popleft()
+        self._is_over = item is self.end
+        return item
+
+    def _all_ready(self) -> list[Item]:
+        batch = list(self._ready)
+        self._ready.clear()
+        self._is_over = bool(batch) and batch[-1] is self.end
+        return batch
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _how(self) -> EndState:
+        """The state of a response whose terminal marker was seen, or whose bytes ended cleanly."""
+        decoder, dialect = self.decoder, self.decoder.dialect
+        if decoder.error is not None:
+            return EndState.PROVIDER_ERROR
+        if not (dialect.complete and (dialect.done or not decoder.framing.truncated)):
+            return EndState.COMPLETED_UNCONFIRMED if dialect.done else EndState.TRUNCATED
+        withheld = _withheld(dialect)
+        if self.accumulator.refusal() or withheld == _REFUSED:
+            return EndState.REFUSED
+        return EndState.COMPLETED if withheld is None else EndState.BLOCKED
+
+    def _conclude(
+        self,
+        state: EndState,
+        *,
+        error: ProviderError | None = None,
+        cause: Exception | None = None,
+    ) -> End:
+        decoder, dialect, accumulator = self.decoder, self.decoder.dialect, self.accumulator
+        usage = decoder.usage or NO_USAGE
+        finishes = _finishes(dialect)
+        ended = finishes if state is EndState.COMPLETED else {}
+        if state is EndState.COMPLETED_UNCONFIRMED:
+            ended = dict.fromkeys(accumulator.choices, "") | finishes
+        self.end = End(
+            state=state,
+            dialect=_name(dialect),
+            model=decoder.model,
+            finish=decoder.finish,
+            finishes=finishes,
+            usage=usage,
+            usage_partial=_may_grow(usage),
+            tool_calls=accumulator.tool_calls(ended),
+            refusal=accumulator.refusal(),
+            blocked=_withheld(dialect),
+            error=decoder.error or error,
+            cause=cause,
+            malformed=decoder.malformed,
+            unterminated=decoder.framing.unterminated,
+        )
+        return self.end
+
+
+def _may_grow(usage: Usage) -> bool:
+    counts = (usage.input, usage.output, usage.cached_input, usage.cache_write, usage.reasoning)
+    return any(
+        count.source is not CountSource.PROVIDER_FINAL
+        for count in counts
+        if count.known or count.lower
+    )
+
+
+def _finishes(dialect: Dialect) -> dict[int, str]:
+    told = getattr(dialect, "finishes", None)
+    if told is None:
+        return {} if dialect.finish is None else {0: dialect.finish}
+    return dict(told)
+
+
+def _withheld(dialect: Dialect) -> str | None:
+    """Why the answer, or the rest of it, was withheld, in the provider's own word."""
+    blocked: str | None = getattr(dialect, "blocked", None)
+    if blocked is not None:
+        return blocked
+    finish = getattr(dialect, "finish_name", dialect.finish)
+    for reason in (getattr(dialect, "incomplete_reason", None), finish):
+        if reason is not None and (reason == _REFUSED or reason.lower() in _FILTERED):
+            return str(reason)
+    return None
+
+
+def _name(dialect: Dialect) -> str | None:
+    return next((name for name, make in DIALECTS.items() if make is type(dialect)), None)
