@@ -189,3 +189,16 @@ def test_what_an_api_does_not_have(options: dict[str, Any], said: str) -> None:
         openai_producer("http://server", **options)
     with pytest.raises(UsageError, match="takes a prompt"):
         OpenAIProducer("m", messages=[], api="completions", base_url="http://server")
+
+
+async def test_usage_of_a_cancelled_response_is_on_the_receipt() -> None:
+    """Where the provider tells at the cancelling what was used, the receipt has it, and not an estimate."""
+    said = b'{"id":"resp_1","status":"cancelled","usage":{"input_tokens":3,"output_tokens":7}}'
+    cancelled = Answer(head("application/json") + chunked(said, end=True), then="next")
+    async with scripted(Answer(BEGUN), cancelled) as server:
+        session = StreamSession(responses_producer(server.url, background=True))
+        async with session:
+            async for _ in session:
+                break
+        receipt = await session.receipt()
+    assert (receipt.output.value, receipt.usage.input.value) == (7, 3)
