@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -83,6 +83,9 @@ class Anthropic:
     gateway's `[DONE]` is none.
     """
 
+    name: ClassVar[str] = "anthropic"
+    blocked: str | None = None  # the model refuses; that is a stop reason
+
     def __init__(self, provider: str = "anthropic") -> None:
         self.provider = provider
         self.finish: str | None = None
@@ -138,6 +141,11 @@ class Anthropic:
     def complete(self) -> bool:
         """True once `message_stop` was seen."""
         return self.done and self.error is None
+
+    @property
+    def finishes(self) -> Mapping[int, str]:
+        """The stop reason; there is one choice."""
+        return {} if self.finish is None else {0: self.finish}
 
     @property
     def usage(self) -> Usage | None:

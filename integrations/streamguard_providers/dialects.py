@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
@@ -19,10 +19,12 @@ class Dialect(Protocol):
     (finish reason, usage, error, end) is in the attributes from then on.
     """
 
+    name: ClassVar[str]
+    """What the dialect is called."""
     provider: str
     """Who is speaking, for errors and attempts."""
     finish: str | None
-    """The provider's finish reason, in its own word."""
+    """The provider's finish reason, in its own word; of the first choice, if there are several."""
     reported: Mapping[str, Any] | None
     """The latest usage object, verbatim."""
     error: ProviderError | None
@@ -31,6 +33,9 @@ class Dialect(Protocol):
     model: str | None
     malformed: int
     """Payloads that could not be read and were skipped."""
+
+    def __init__(self, provider: str = ...) -> None:
+        """Begin to read a response of that provider's."""
 
     def decode(self, payload: bytes) -> list[AnyChunk]:
         """Read one payload and return its chunks."""
@@ -41,6 +46,17 @@ class Dialect(Protocol):
     @property
     def complete(self) -> bool:
         """True when the response may end here without `done`: all that was announced has come."""
+
+    @property
+    def finishes(self) -> Mapping[int, str]:
+        """The finish reason of each choice that has one."""
+
+    @property
+    def blocked(self) -> str | None:
+        """Why a filter blocked the prompt, the answer or the rest of it, in the provider's own word.
+
+        A refusal of the model's is none: it is the finish reason, or has chunks of its own kind.
+        """
 
     @property
     def usage(self) -> Usage | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -43,6 +43,12 @@ _NUMBERED: Final[Mapping[str, str]] = {
     "4": "RECITATION",
     "5": "OTHER",
 }
+#: Reasons that a filter gives; the picture's ones are made of them.
+_FILTERED: Final = frozenset(
+    f"{what}{reason}"
+    for what in ("", "IMAGE_")
+    for reason in ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR")
+)
 
 
 class _Open(msgspec.Struct, gc=False):
@@ -65,6 +71,8 @@ class Gemini:
     of Gemini's pieces is a tool chunk without text. A call that was interrupted has no arguments.
     """
 
+    name: ClassVar[str] = "gemini"
+
     def __init__(self, provider: str = "gemini") -> None:
         self.provider = provider
         self.finish: str | None = None
@@ -73,14 +81,13 @@ class Gemini:
         self.done = False
         self.model: str | None = None
         self.malformed = 0
-        self.blocked: str | None = None
+        self.prompt_blocked: str | None = None
         """Why the prompt was blocked, in the provider's own word; then there is no answer."""
         self.finish_message: str | None = None
         """What the provider says about its finish reason; may quote the answer."""
         self._final = False
         self._running: set[int] = set()
         self.finishes: dict[int, str] = {}
-        """The finish reason of each candidate."""
         self._numbered: dict[int, int] = {}
         self._open: dict[int, _Open] = {}
 
@@ -110,13 +117,21 @@ class Gemini:
     @property
     def complete(self) -> bool:
         """True once every candidate seen has its finish reason, or the prompt was blocked."""
-        ended = bool(self.finishes) or self.blocked is not None
+        ended = bool(self.finishes) or self.prompt_blocked is not None
         return ended and not self._running and self.error is None
 
     @property
     def finish_name(self) -> str | None:
         """The finish reason by its name, where `finish` is a number that has one."""
         return self.finish if self.finish is None else _NUMBERED.get(self.finish, self.finish)
+
+    @property
+    def blocked(self) -> str | None:
+        """Why the prompt was blocked, or the finish reason of an answer that a filter ended."""
+        if self.prompt_blocked is not None:
+            return self.prompt_blocked
+        reasons = self.finishes.values()
+        return next((r for r in reasons if _NUMBERED.get(r, r) in _FILTERED), None)
 
     @property
     def usage(self) -> Usage | None:
@@ -131,11 +146,11 @@ class Gemini:
                 self._candidate(candidate, chunks)
         feedback = said.prompt_feedback
         if feedback is not None and feedback.block_reason:
-            self.blocked = str(feedback.block_reason)
+            self.prompt_blocked = str(feedback.block_reason)
         usage = said.usage_metadata
         if usage and (self.reported is None or tells_tokens(usage)):
             self.reported = usage
-            self._final = bool(self.finishes) or self.blocked is not None
+            self._final = bool(self.finishes) or self.prompt_blocked is not None
         if said.error:
             self.fail(said.error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -69,6 +69,9 @@ _COUNTERS: Final = (
 class Ollama:
     """Reads one response of `/api/chat` or `/api/generate`. See `Dialect`."""
 
+    name: ClassVar[str] = "ollama"
+    blocked: str | None = None  # nothing is filtered there
+
     def __init__(self, provider: str = "ollama") -> None:
         self.provider = provider
         self.finish: str | None = None
@@ -116,6 +119,11 @@ class Ollama:
     def complete(self) -> bool:
         """True once `done` was seen, or the reason without it, which some servers send instead."""
         return self.done or self.finish is not None
+
+    @property
+    def finishes(self) -> Mapping[int, str]:
+        """The reason of the last line; there is one choice."""
+        return {} if self.finish is None else {0: self.finish}
 
     @property
     def usage(self) -> Usage | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -65,10 +65,13 @@ class _Said(msgspec.Struct, gc=False):
 
 
 _DECODER: Final = msgspec.json.Decoder(_Said)
+_FILTERED: Final = "content_filter"
 
 
 class OpenAIChat:
     """Reads one response of `/chat/completions`. See `Dialect`."""
+
+    name: ClassVar[str] = "openai-chat"
 
     def __init__(self, provider: str = "openai") -> None:
         self.provider = provider
@@ -79,7 +82,6 @@ class OpenAIChat:
         self.model: str | None = None
         self.malformed = 0
         self.finishes: dict[int, str] = {}
-        """The finish reason of each choice."""
         self._final = False
         self._usage_owed = False
         self._running: set[int] = set()
@@ -125,6 +127,11 @@ class OpenAIChat:
         Where it did, an end without the usage is no end.
         """
         return bool(self.finishes) and not self._running and not self._usage_owed
+
+    @property
+    def blocked(self) -> str | None:
+        """`content_filter` where a filter ended a choice."""
+        return _FILTERED if _FILTERED in self.finishes.values() else None
 
     @property
     def usage(self) -> Usage | None:

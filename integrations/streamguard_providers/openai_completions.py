@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from streamguard_core import AnyChunk, Chunk
 from streamguard_providers.openai_chat import OpenAIChat
@@ -14,6 +14,8 @@ class OpenAICompletions(OpenAIChat):
     All but the place of the text is as in chat completions: choices, finish reasons, usage, errors
     and `[DONE]`.
     """
+
+    name: ClassVar[str] = "openai-completions"
 
     def _choice(self, choice: Any, chunks: list[AnyChunk]) -> None:
         if choice.text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -105,6 +105,8 @@ class OpenAIResponses:
     that leave out the event's name are read as well.
     """
 
+    name: ClassVar[str] = "openai-responses"
+
     def __init__(self, provider: str = "openai") -> None:
         self.provider = provider
         self.finish: str | None = None
@@ -168,6 +170,16 @@ class OpenAIResponses:
     def complete(self) -> bool:
         """True once the terminal event was seen, and it was not that of a failure."""
         return self.done and self.error is None
+
+    @property
+    def finishes(self) -> Mapping[int, str]:
+        """The status of the terminal event; there is one choice."""
+        return {} if self.finish is None else {0: self.finish}
+
+    @property
+    def blocked(self) -> str | None:
+        """`content_filter` where the answer is incomplete for that."""
+        return self.incomplete_reason if self.incomplete_reason == "content_filter" else None
 
     @property
     def usage(self) -> Usage | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from streamguard_core import AnyChunk, TruncatedStream, Usage
 from streamguard_providers.anthropic_messages import Anthropic
-from streamguard_providers.detection import dialect_named, recognise
+from streamguard_providers.detection import Detector, dialect_named
 from streamguard_providers.dialects import Dialect, lenient
 from streamguard_providers.errors import ProviderError, provider_error
 from streamguard_providers.gemini import Gemini
@@ -21,17 +21,17 @@ from streamguard_providers.openai_responses import OpenAIResponses
 from streamguard_providers.sse import SSEDecoder
 
 MAX_MALFORMED: Final = 16
+#: What the content type of newline-delimited JSON is called.
+LINES: Final = frozenset({"application/x-ndjson", "application/jsonl", "application/x-jsonlines"})
 _MAX_BODY: Final = 4 * 1024 * 1024
 _GZIP: Final = b"\x1f\x8b"
 #: What may stand before a document: blanks, and the bytes of a byte order mark, cut anywhere.
 _BEFORE: Final = b"\xef\xbb\xbf \t\r\n"
-_LINES: Final = frozenset({"application/x-ndjson", "application/jsonl", "application/x-jsonlines"})
-_BLANK: Final = b" \t\r"
 _log = logging.getLogger("streamguard.providers")
 
 
 class StreamDecoder:
-    """Decodes one response whose framing and dialect are known. Sans-I/O.
+    r"""Decodes one response, by its framing and its dialect. Sans-I/O.
 
     `feed` the bytes of the body as they come; after each call look at `done`. When the body ends,
     `close`, hand out the chunks it returns, then `check`.
@@ -41,6 +41,10 @@ class StreamDecoder:
         framing: cuts the bytes into payloads; server-sent events, NDJSON or the items of an array.
         max_malformed: payloads that may be skipped because they cannot be read; one more is an
             error.
+
+    Example:
+        >>> StreamDecoder.auto().feed(b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n')
+        ['Hi']
     """
 
     def __init__(
@@ -53,12 +57,12 @@ class StreamDecoder:
         self.dialect = dialect
         self.framing = framing
         self._max_malformed = max_malformed
-        self._held: bytes | None = b""
-        """The first bytes, as long as they do not tell what they are; None once that is decided."""
-        self._auto = False
-        """The framing is still to be found out."""
-        self._unnamed = False
-        """The dialect is still to be found out."""
+        self._detector: Detector | None = None
+        """Finds out the dialect; None once it is known."""
+        self._guess = False
+        """The framing of a body that begins as JSON is to be found out, too."""
+        self._held: bytearray | None = bytearray()
+        """The first bytes while they do not tell yet what they are; None once that is decided."""
         self._whole: bytearray | None = None
         """The body, where it turned out to be one JSON document instead of a stream."""
 
@@ -93,28 +97,48 @@ class StreamDecoder:
         return cls(Ollama(provider), NDJSONDecoder())
 
     @classmethod
-    def auto(
-        cls, provider: str = "provider", content_type: str | None = None, *, dialect: str = "auto"
-    ) -> StreamDecoder:
-        """For a response of which less is known: the framing is found in its first bytes.
+    def named(cls, dialect: str, provider: str | None = None) -> StreamDecoder:
+        """For a dialect by its name, in its usual framing.
 
         Args:
-            provider: who is speaking, for errors and attempts.
-            content_type: what the response says it is; None where that is not known.
-            dialect: the dialect's name; with `auto` it is found in the first payload that tells.
+            dialect: such as `openai-chat`.
+            provider: who is speaking; by default the name of the dialect.
 
         Raises:
             UsageError: when there is no such dialect.
         """
-        decoder = cls(
-            dialect_named("openai-chat" if dialect == "auto" else dialect, provider), SSEDecoder()
-        )
-        decoder._unnamed = dialect == "auto"
-        decoder._auto = True
-        if (content_type or "").partition(";")[0].strip().lower() in _LINES:
-            decoder.framing = NDJSONDecoder()
-            decoder._auto = False
+        speaking = dialect_named(dialect, provider or dialect)
+        return cls(speaking, NDJSONDecoder() if isinstance(speaking, Ollama) else SSEDecoder())
+
+    @classmethod
+    def auto(
+        cls, provider: str = "provider", content_type: str | None = None, *, dialect: str = "auto"
+    ) -> StreamDecoder:
+        """For a response of which neither framing nor dialect need be known.
+
+        The framing is found by the content type and the first bytes, the dialect by the keys of the
+        first payload that tells. `dialect` is that of OpenAI's chat completions until then, and
+        stays so where no payload tells.
+
+        Args:
+            provider: who is speaking, for errors and attempts.
+            content_type: what the response says it is; None where that is not known.
+            dialect: the dialect's name, where only the framing is to be found out.
+
+        Raises:
+            UsageError: when there is no such dialect.
+        """
+        lines = (content_type or "").partition(";")[0].strip().lower() in LINES
+        speaking = OpenAIChat(provider) if dialect == "auto" else dialect_named(dialect, provider)
+        decoder = cls(speaking, NDJSONDecoder() if lines else SSEDecoder())
+        decoder._detector = Detector() if dialect == "auto" else None
+        decoder._guess = not lines
         return decoder
+
+    @property
+    def dialect_name(self) -> str | None:
+        """The name of the dialect; None while it is still to be found out."""
+        return None if self._detector is not None else self.dialect.name
 
     @property
     def done(self) -> bool:
@@ -175,23 +199,27 @@ class StreamDecoder:
                 and says nothing of it.
         """
         if self._held is not None and data:
-            data = self._look(self._held + data)
-        if self._whole is not None:
-            if len(self._whole) + len(data) > _MAX_BODY:
-                raise provider_error(
-                    self.dialect.provider, what="sent no stream but a huge document"
-                )
-            self._whole += data
-            return []
-        return self._payloads(self.framing.feed(data))
+            data = self._look(data)
+        if self._whole is None:
+            return self._payloads(self.framing.feed(data)) if data else []
+        if len(self._whole) + len(data) > _MAX_BODY:
+            raise self._huge()
+        self._whole += data
+        return []
 
     def close(self) -> list[AnyChunk]:
         """The body has ended: return the chunks of what was complete but for its last line end."""
         if self._whole is not None:
             return self.dialect.decode(bytes(self._whole))
-        held, self._held = self._held, None
-        units = list(self.framing.feed(held)) if held else []
-        return self._payloads(units + list(self.framing.close()))
+        chunks: list[AnyChunk] = []
+        if self._held:
+            held, self._held = bytes(self._held), None
+            data = self._begin_json(held, len(held)) if held.startswith(b"{") else held
+            chunks = self._payloads(self.framing.feed(data))
+        chunks += self._payloads(self.framing.close())
+        if self._detector is not None:
+            chunks += self._decided(self._detector.give_up())
+        return chunks
 
     def check(self) -> None:
         """Say how the response ended, once all chunks were handed out.
@@ -216,14 +244,20 @@ class StreamDecoder:
             f" its terminal marker ({finish}); what was received is not the whole answer"
         )
 
+    def _huge(self) -> ProviderError:
+        return provider_error(self.dialect.provider, what="sent no stream but a huge document")
+
+    # -- payloads ----------------------------------------------------------------------------------
+
     def _payloads(self, units: list[Any]) -> list[AnyChunk]:
         """Decode what the framing cut out, in order."""
-        chunks: list[AnyChunk] = []
-        skipped = self.dialect.malformed
-        events = isinstance(self.framing, SSEDecoder)
-        if self._unnamed and units:
-            self._name([unit.data for unit in units] if events else units)
+        if self._detector is not None and units:
+            units = self._detector.take(units)
+            return self._decided(units) if units else []
         dialect = self.dialect
+        chunks: list[AnyChunk] = []
+        skipped = dialect.malformed
+        events = isinstance(self.framing, SSEDecoder)
         for unit in units:
             if dialect.done:
                 break
@@ -247,57 +281,75 @@ class StreamDecoder:
             )
         return chunks
 
-    def _name(self, payloads: list[bytes]) -> None:
-        """Find the dialect out; until a payload tells it, the most common one reads for errors."""
-        for payload in payloads:
-            name = recognise(payload)
-            if name is not None:
-                before = self.dialect
-                self._unnamed = False
-                self.dialect = dialect_named(name, before.provider)
-                self.dialect.malformed = before.malformed
-                self.dialect.error = before.error
-                return
+    def _decided(self, units: list[Any]) -> list[AnyChunk]:
+        """The dialect is known: decode what was kept for it."""
+        assert self._detector is not None
+        self.dialect = dialect_named(self._detector.name, self.dialect.provider)
+        self._detector = None
+        return self._payloads(units)
+
+    # -- the first bytes ---------------------------------------------------------------------------
 
     def _look(self, data: bytes) -> bytes:
         """Look at the first bytes: is this what the framing expects? Returns what to feed it."""
+        held = self._held
+        assert held is not None
+        if held:
+            held += data
+            if len(held) > _MAX_BODY:
+                raise self._huge()
+            if len(held) - len(data) > 1 and b"\n" not in data:
+                return b""  # still the first line of JSON
+            data = bytes(held)
+            held.clear()
         start = data.lstrip(_BEFORE)
-        if not start or data == _GZIP[:1]:
-            # Nothing of this is content, nor can it be told apart by what follows.
-            self._held = data if self._auto or start else b""
-            return b"" if self._held else data
+        if not start:
+            return data
+        json = isinstance(self.framing, SSEDecoder) and start.startswith((b"{", b"["))
+        if start == _GZIP[:1] or (json and self._guess and _may_go_on(start)):
+            self.framing.offset += len(data) - len(start)
+            held += start
+            return b""
         self._held = None
-        if data.startswith(_GZIP):
+        self._refuse(start)
+        return self._begin_json(start, len(data)) if json else data
+
+    def _refuse(self, start: bytes) -> None:
+        """Fail with a reason where a body is none that we can read."""
+        if start.startswith(_GZIP):
             raise provider_error(
                 self.dialect.provider,
                 what="sent gzip without saying so: something dropped its content-encoding header",
             )
         if start.startswith(b"<"):
             raise provider_error(self.dialect.provider, what="sent HTML instead of a stream")
-        if not isinstance(self.framing, SSEDecoder) or not start.startswith((b"{", b"[")):
-            return data
-        if self._auto:
-            return self._frame(data, start)
-        if isinstance(self.dialect, Gemini):
+
+    def _begin_json(self, start: bytes, length: int) -> bytes:
+        """The body is JSON where server-sent events were to be. Returns what to feed the framing.
+
+        Args:
+            start: the first bytes, without what stands before a document.
+            length: how many there are with it.
+        """
+        before = self.framing.offset + length - len(start)
+        if self._guess and start.startswith(b"{") and _is_line(start):
+            self.framing = NDJSONDecoder()
+        elif self._guess or isinstance(self.dialect, Gemini):
             # Without `alt=sse` the stream is an array; an error may be an object alone.
-            return self._reframe(JSONArrayDecoder(), data, start)
-        # An error body, or the whole answer of a server that ignores `stream`.
-        self._whole = bytearray()
+            self.framing = JSONArrayDecoder()
+        else:
+            # An error body, or the whole answer of a server that ignores `stream`.
+            self._whole = bytearray()
+        self.framing.offset = before
         return start
 
-    def _frame(self, data: bytes, start: bytes) -> bytes:
-        """A body of JSON: an array or a document over several lines, or one document a line."""
-        inside = start[1:].lstrip(_BLANK)
-        if start.startswith(b"{") and not inside:
-            self._held = data
-            return b""
-        if start.startswith(b"{") and not inside.startswith(b"\n"):
-            return self._reframe(NDJSONDecoder(), data, start)
-        return self._reframe(JSONArrayDecoder(), data, start)
 
-    def _reframe(
-        self, framing: NDJSONDecoder | JSONArrayDecoder, data: bytes, start: bytes
-    ) -> bytes:
-        framing.offset = self.framing.offset + len(data) - len(start)
-        self.framing = framing
-        return start
+def _may_go_on(start: bytes) -> bool:
+    """Whether these bytes are the beginning of a line whose end tells more."""
+    return start.startswith(b"{") and b"\n" not in start
+
+
+def _is_line(start: bytes) -> bool:
+    """Whether an object stands in one line, unlike one that is printed prettily."""
+    line, end, _ = start.partition(b"\n")
+    return not end or line.rstrip().endswith(b"}")

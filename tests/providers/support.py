@@ -349,17 +349,19 @@ class Decoded:
             or (isinstance(chunk, Chunk) and chunk.kind is kind and chunk.choice == choice)
         )
 
-    def tools(self) -> list[tuple[str | None, str | None, str]]:
-        """Id, name and arguments of each tool call of the first choice."""
+    def tools(self, *, own: bool = False) -> list[tuple[str | None, str | None, str]]:
+        """Id, name and arguments of each tool call of the first choice; or of the functions' only."""
         calls: dict[int, list[Any]] = {}
         for chunk in self.chunks:
             if isinstance(chunk, Chunk) and chunk.kind is ChunkKind.TOOL and chunk.choice == 0:
                 fragment = ToolFragment.of(chunk)
-                call = calls.setdefault(fragment.index, [None, None, ""])
+                call = calls.setdefault(fragment.index, [None, None, "", None])
                 call[0] = call[0] or fragment.id
                 call[1] = call[1] or fragment.name
                 call[2] += chunk.text
-        return [(call[0], call[1], call[2]) for call in calls.values()]
+                call[3] = call[3] or fragment.kind
+        found = [call for call in calls.values() if not (own and call[3])]
+        return [(call[0], call[1], call[2]) for call in found]
 
     def summary(self) -> tuple[object, ...]:
         """All that must not depend on how the bytes were cut."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+import re
 import zlib
 from functools import cache
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamguard_core import ChunkKind, CountSource, ProducerError, TruncatedStream
+from streamguard_core import AnyChunk, ChunkKind, CountSource, ProducerError, TruncatedStream
 from streamguard_providers import Anthropic, EventTooLarge, ProviderError, StreamDecoder
 
 from .support import CORPORA, FIXTURES, Decoded, cuts, decoder_for
@@ -135,22 +137,14 @@ def test_an_event_that_is_too_large_is_an_error_of_the_producer() -> None:
 # ---------------------------------------------------------------- shared recordings
 
 
-DECODERS = {
-    "openai-chat": StreamDecoder.openai_chat,
-    "ollama": StreamDecoder.ollama,
-    "anthropic": StreamDecoder.anthropic,
-    "gemini": StreamDecoder.gemini,
-}
-
-
 def recordings() -> list[dict[str, Any]]:
-    """The recorded streams of our dialects, and the derived ones; none where they are absent."""
+    """The recorded streams, and the derived ones; none where they are absent."""
     found = []
     for name in ("streams.jsonl", "derived.jsonl"):
         path = CORPORA / name
         if path.exists():
             found += [json.loads(line) for line in path.read_text("ascii").splitlines()]
-    return [r for r in found if r["provider"] in DECODERS]
+    return found
 
 
 def body(record: dict[str, Any]) -> bytes:
@@ -173,9 +167,9 @@ def differences(got: Decoded, expect: dict[str, Any]) -> dict[str, Any]:
         "reasoning": (got.text(ChunkKind.REASONING), expect["reasoning"]),
         # Gemini has numbers where it was asked for them; a reason is a text here.
         "finish": (decoder.finish, None if finish is None else str(finish)),
-        "blocked": (getattr(decoder.dialect, "blocked", None), blocked),
+        "blocked": (decoder.dialect.blocked, blocked),
         "tools": (
-            [(i, n, json.loads(a) if a else None) for i, n, a in got.tools()],
+            [(i, n, json.loads(a) if a else None) for i, n, a in got.tools(own=True)],
             [(t["id"], t["name"], t["arguments"]) for t in expect["tool_calls"]],
         ),
         "reported": (decoder.reported, expect["usage_reported"]),
@@ -200,16 +194,40 @@ def differences(got: Decoded, expect: dict[str, Any]) -> dict[str, Any]:
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
+def responses(record: dict[str, Any]) -> list[bytes]:
+    """The bodies of a recording: its author may have joined those of several requests."""
+    data = body(record)
+    starts = [
+        found.start() for found in re.finditer(rb"^event: response.created$", data, re.MULTILINE)
+    ]
+    return [data[a:b] for a, b in itertools.pairwise([0, *starts[1:], len(data)])]
+
+
+def read(record: dict[str, Any], how: str, *, auto: bool) -> Decoded:
+    """Everything a recording says, by the decoder for its dialect or by the one that finds it out."""
+    got: Decoded | None = None
+    before: list[AnyChunk] = []
+    for data in responses(record):
+        before += [] if got is None else got.chunks
+        name, kind = record["provider"], record["content_type"] if how == "whole" else None
+        decoder = StreamDecoder.auto("x", kind) if auto else StreamDecoder.named(name)
+        got = Decoded(decoder, cuts(data, how))
+        assert decoder.dialect_name == name, record["id"]
+    assert got is not None
+    got.chunks[:0] = before
+    return got
+
+
 @pytest.mark.skipif(not recordings(), reason="the shared corpora are not here")
+@pytest.mark.parametrize("auto", [False, True], ids=["named", "auto"])
 @pytest.mark.parametrize("how", ["whole", "bytes", "random"])
-def test_recorded_streams(how: str) -> None:
+def test_recorded_streams(how: str, auto: bool) -> None:
     """Every recorded stream gives its text, thoughts, tools, usage, error and end, in three feeds."""
     wrong = {}
     for record in recordings():
         if how == "bytes" and record["bytes"] > 20_000:
             continue  # the small ones take every way through the decoder, too
-        decoder = DECODERS[record["provider"]]()
-        found = differences(Decoded(decoder, cuts(body(record), how)), record["expect"])
+        found = differences(read(record, how, auto=auto), record["expect"])
         if found:
             wrong[record["id"]] = found
     assert wrong == {}
