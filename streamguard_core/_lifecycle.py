@@ -81,8 +81,7 @@ class Lifecycle:
         "deadlines",
         "drain_end",
         "drain_from",
-        "drained_bytes",
-        "drained_chunks",
+        "drained",
         "finish",
         "first_chunk_ns",
         "history",
@@ -128,7 +127,9 @@ class Lifecycle:
         self.producer = RUNNING
         self.consumer = ABSENT
         self.produced = self.cleared = self.committed = self.consumed = self.late = 0
-        self.buffered_bytes = self.drained_bytes = self.drained_chunks = 0
+        self.buffered_bytes = 0
+        self.drained = (0, 0)
+        """Bytes and chunks that were read on after the cutoff."""
         self.signal: Signal | None = None
         self.history: tuple[Signal, ...] = ()
         self.pending: tuple[Action, ...] = ()

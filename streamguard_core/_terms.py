@@ -16,43 +16,60 @@ from streamguard_core.transitions import DRAINING, RUNNING
 logger = logging.getLogger("streamguard")
 
 
+class Terms:
+    """What a session was told about its ending.
+
+    Args:
+        rule: the policy that depends on the row, if there is one.
+        given: the row, or the table to look it up in.
+    """
+
+    __slots__ = ("given", "place", "rule")
+
+    def __init__(
+        self, rule: ByProvider | None, given: Termination | TerminationLookup | None
+    ) -> None:
+        self.rule = rule
+        self.given = given
+        self.place: DrainLimit | None = None
+        """Where the stream has a place for its drain, while it is drained."""
+
+
 class SessionTerms:
     """The part of a session that knows what closing would save; the protocol is told what follows."""
 
-    __slots__ = ("_about", "_by_provider", "_limit", "_producer", "_protocol", "_termination")
+    __slots__ = ("_about", "_producer", "_protocol", "_terms")
 
     _about: Description
     _open_written: bool
     _producer: Any
     _protocol: StreamProtocol
+    _terms: Terms | None
+    """None for the streams, most of them, that were told nothing special."""
 
     def _agree(
         self, policy: DisconnectPolicy | ByProvider, given: Termination | TerminationLookup | None
     ) -> DisconnectPolicy:
         """Keep what decides; returns the policy to begin with."""
-        self._termination = check_termination(given)
-        self._limit: DrainLimit | None = None
-        """Where this stream has a place for its drain."""
-        if isinstance(policy, ByProvider):
-            self._by_provider: ByProvider | None = policy
-            return policy.unknown
-        self._by_provider = None
-        return policy
+        rule = policy if isinstance(policy, ByProvider) else None
+        told = rule is not None or check_termination(given) is not None
+        self._terms = Terms(rule, given) if told else None
+        return policy.unknown if isinstance(policy, ByProvider) else policy
 
     def _policies(self) -> tuple[DisconnectPolicy, ...]:
         """All that a disconnect may turn into."""
-        rule = self._by_provider
+        rule = None if self._terms is None else self._terms.rule
         return (self._protocol.policy,) if rule is None else (rule.saves, rule.bills, rule.unknown)
 
     def _settle(self) -> None:
         """The policy that follows from the row, as far as provider and model are known by now."""
-        if self._by_provider is not None:
-            self._protocol.policy = self._by_provider.under(self._row())
+        if self._terms is not None and self._terms.rule is not None:
+            self._protocol.policy = self._terms.rule.under(self._row())
 
     def _intend(self, detail: str, now_ns: int, unaccepted: int = 0) -> None:
         """The reader has left: decide on which terms, and tell the protocol (G9)."""
         protocol = self._protocol
-        if self._by_provider is not None and protocol.live:
+        if self._terms is not None and self._terms.rule is not None and protocol.live:
             self._about.termination = self._row()
             self._settle()
         limit = protocol.policy.limit if protocol.producer is RUNNING else None
@@ -63,20 +80,23 @@ class SessionTerms:
         may_drain = limit.enter()
         protocol.disconnected(detail, now_ns, unaccepted, may_drain=may_drain)
         if may_drain:
-            self._limit = limit
+            self._terms = self._terms or Terms(None, None)
+            self._terms.place = limit
             if protocol.producer is not DRAINING or protocol.client_left_early:
                 # It was no drain after all, or a tail, which is short and asks for no place.
                 self._give_place_back()
 
     def _give_place_back(self) -> None:
         """The drain is over."""
-        limit, self._limit = self._limit, None
-        if limit is not None:
-            limit.leave()
+        terms = self._terms
+        if terms is not None and terms.place is not None:
+            place, terms.place = terms.place, None
+            place.leave()
 
     def _row(self) -> Termination | None:
         """The row that holds for this stream: the one used before, the one given, or its producer's."""
-        about, given, producer = self._about, self._termination, self._producer
+        about, producer = self._about, self._producer
+        given = None if self._terms is None else self._terms.given
         if about.termination is not None:
             return about.termination
         try:

@@ -286,19 +286,19 @@ class StreamProtocol(Lifecycle):
     def _refuse(self, size: int, at_ns: int) -> Offer:
         self.late += 1
         if self.producer is DRAINING:
-            self.drained_bytes += size
-            self.drained_chunks += 1
+            self.drained = (self.drained[0] + size, self.drained[1] + 1)
             bounds = TAIL if self.client_left_early else self.policy
-            reached = bounds.reached(self.drained_bytes, self._drained_tokens())
+            reached = bounds.reached(self.drained[0], self._drained_tokens())
             if reached is not None:
                 self.stop_draining(at_ns, reached)
         return REFUSED
 
     def _drained_tokens(self) -> int:
         """What was read on, in tokens: as chunks, or as the provider's running count where that says more."""
+        chunks = self.drained[1]
         if self.drain_from is None:
-            return self.drained_chunks
-        return max(self.drained_chunks, self.usage.output.lower - self.drain_from)
+            return chunks
+        return max(chunks, self.usage.output.lower - self.drain_from)
 
     def _no_room(self, size: int, at_ns: int) -> Offer:
         if size <= self.max_bytes:

@@ -136,7 +136,7 @@ def offer_answer(answer: Offer, due: Offer) -> Broken | None:
 def drain_answer(world: World, due: Drained | None) -> Broken | None:
     """Compare: what is read on is counted, and a drain ends at its bound, not before."""
     protocol = world.protocol
-    drained = (protocol.drained_bytes, protocol.drained_chunks, protocol.drain_end)
+    drained = (*protocol.drained, protocol.drain_end)
     if due is None or (drained == due and (protocol.producer is DRAINING) is (due[2] is None)):
         return None
     return Broken("G9", f"bytes, chunks and end of the drain are {drained} and should be {due}")

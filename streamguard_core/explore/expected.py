@@ -173,7 +173,7 @@ def drain_due(world: World, size: int) -> Drained | None:
     protocol = world.protocol
     if protocol.producer is not DRAINING:
         return None
-    size, chunks = protocol.drained_bytes + size, protocol.drained_chunks + 1
+    size, chunks = protocol.drained[0] + size, protocol.drained[1] + 1
     return size, chunks, bound_reached(world, size, chunks)
 
 

@@ -132,7 +132,7 @@ def _producer(world: World) -> Iterator[Broken]:
 def _drain(world: World) -> Iterator[Broken]:
     """A drain goes on within its bounds, and says how it ended when it has."""
     protocol, end = world.protocol, world.protocol.drain_end
-    size, chunks = protocol.drained_bytes, protocol.drained_chunks
+    size, chunks = protocol.drained
     if protocol.producer is DRAINING:
         if end is not None:
             yield Broken("G9", f"a drain goes on and its end is said to be {end}")
