@@ -9,12 +9,13 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 PIP    := $(PY) -m pip --disable-pip-version-check --no-input --quiet
 JOBS   ?= 2
+SECONDS ?= 60
 ARGS   ?=
 SHELL  := /bin/sh
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo chat test lint format bench docs changelog clean
+.PHONY: help demo chat test lint format fuzz bench docs changelog clean
 
 help: ## list the targets
 	@echo "StreamGuard: what you can make"
@@ -46,6 +47,11 @@ format: $(VENV)/.group-lint ## let ruff format and mend what it can
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 	@echo "make format: done"
+
+fuzz: $(STAMP) ## damage streams at random and read them: SECONDS=60
+	@echo "==> make fuzz: reading damaged streams for $(SECONDS) s"
+	@$(PY) tests/fuzz/streams.py --seconds $(SECONDS) $(ARGS)
+	@echo "make fuzz: passed"
 
 bench: $(VENV)/.group-bench ## what a chunk costs, as ratios
 	@echo "==> make bench: ratios within one run; no absolute number is a promise"
