@@ -11,12 +11,13 @@ import gc
 import importlib
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import pytest
 
-from streamguard_core import Scope, use_scope
+from streamguard_core import MemoryLedger, OpenRecord, Scope, use_scope
 from streamguard_providers import GuardedAsyncTransport, ProviderPool, Retries
 from streamguard_testing import Fault, RunningEngine, run_engine
 
@@ -89,11 +90,23 @@ def server() -> Iterator[RunningEngine]:
         yield engine
 
 
+class Slow(MemoryLedger):
+    """A ledger whose OPEN records are durable some turns of the loop later."""
+
+    def append_open(self, record: OpenRecord) -> Future[None]:
+        super().append_open(record)
+        durable: Future[None] = Future()
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, durable.set_result, None)
+        return durable
+
+
 class Reading:
     """One reader of three tokens, in a task of its own, and the ways to end it."""
 
     def __init__(self, kind: str, url: str, client: Any) -> None:
-        report, scope = Recorder(), Scope()
+        self.ledger = Slow()
+        report, scope = Recorder(), Scope(ledger=self.ledger)
         self.cut: Callable[[], None] = report.cut
         producer = openai_producer(url, max_tokens=3, client=client)
 
@@ -160,7 +173,7 @@ def client_for(kind: str, name: str | None) -> Any:
 async def test_left_before_every_step(
     server: RunningEngine, steps: Steps, kind: str, name: str | None, first: str, again: int | None
 ) -> None:
-    """Cut off or cancelled anywhere, once or twice, a call leaves nothing open and its place free."""
+    """Cut off or cancelled anywhere, a call leaves nothing open, its place free, and one receipt at most."""
     for at in range(1, MOST):
         async with AsyncExitStack() as stack:
             client = client_for(kind, name)
@@ -175,6 +188,10 @@ async def test_left_before_every_step(
             with steps.planned(plan):
                 await reading.ended()
                 taken = steps.count
+            # Also of a call that was given up before it was made, and of one that is over (G11).
+            opened = [record.stream_id for record in reading.ledger.opened]
+            assert [receipt.stream_id for receipt in reading.ledger.receipts] == opened
+            assert len(opened) <= (kind == "guarded")
             await until(lambda: not server.open_connections)
             if client is not None:
                 async with asyncio.timeout(5):
