@@ -44,7 +44,7 @@ def heed_attempts(protocol: StreamProtocol, about: Description) -> None:
     about.provider = about.provider or last.provider
     about.request_id = about.request_id or last.request_id
     protocol.provider_finished(
-        last.finish if protocol.finish is None else None,
+        last.finish if protocol.finish is None and not about.attempts_beyond else None,
         _usage_of(about) if protocol.usage is NO_USAGE else None,
     )
 

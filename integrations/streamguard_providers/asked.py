@@ -14,6 +14,7 @@ _GENERATES: Final = re.compile(
     r"|:(?:generateContent|streamGenerateContent|rawPredict|streamRawPredict)"
     r"|/invoke(?:-with-response-stream)?)$"
 )
+_FREE: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _THREADS: Final = re.compile(r"/threads/[^/]+/messages$")
 _MODEL: Final = re.compile(r"/(?:models?|deployments)/([^/:]+)")
 #: SDKs made by Stainless (openai, anthropic and others) count their tries in this header, from 0.
@@ -46,6 +47,7 @@ class Asked(msgspec.Struct, frozen=True):
     Args:
         path: of its URL.
         generates: whether the path is one at which models generate.
+        spends: whether it may cost anything; what only asks for something that is there does not.
         model: which model is asked for.
         max_tokens: how much it may generate at most.
         tries: how many tries of the same call were made before; None where the SDK does not say.
@@ -54,6 +56,7 @@ class Asked(msgspec.Struct, frozen=True):
 
     path: str
     generates: bool
+    spends: bool = True
     model: str | None = None
     max_tokens: int | None = None
     tries: int | None = None
@@ -64,7 +67,7 @@ def asked(request: Any) -> Asked:
     """Look at a request of httpx's or httpx2's."""
     path = request.url.path
     if request.method != "POST" or not _GENERATES.search(path) or _THREADS.search(path):
-        return Asked(path, generates=False)
+        return Asked(path, generates=False, spends=request.method not in _FREE)
     content = _content(request)
     body = _body(content)
     tries = _tries(request.headers.get(_COUNT))

@@ -47,6 +47,8 @@ class Call:
         self._clock = clock
         self._lock = threading.Lock()
         self._asked = False
+        self._spends = True
+        """It may cost something, and so is an attempt."""
         self._report: Report | None = None
         self._leave: Callable[[], object] | None = None
         self.connected = False
@@ -132,7 +134,7 @@ class Call:
         # A session that cuts us off goes through its list: what it has called it need not forget.
         if self._report is None or not self.was_cut:
             self._depart()
-        if self._report is not None and self._asked:
+        if self._report is not None and self._asked and self._spends:
             self._report.attempt(self.attempt())
         return True
 

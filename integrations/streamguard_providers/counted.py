@@ -58,6 +58,7 @@ class Counted(Call):
         super().__init__(cut_off, model=asked.model, **rest)
         self._redirected = redirected
         self._counted = asked
+        self._spends = asked.spends
         self._tries = tries
         self._tally = Tally(asked, self.provider or "provider")
         self._came_ns = 0

@@ -63,7 +63,10 @@ def test_others(library: Any, path: str) -> None:
 
 def test_another_method(library: Any) -> None:
     """Asking for an answer that is there already generates nothing."""
-    assert not asked(request(library, "/v1/responses", method="GET")).generates
+    found = asked(request(library, "/v1/responses", method="GET"))
+    assert not found.generates
+    assert not found.spends
+    assert asked(request(library, "/v1/embeddings")).spends
 
 
 @pytest.mark.parametrize(

@@ -616,6 +616,20 @@ class TestInASession:
                 receipt = await session.receipt()
         assert (receipt.finish, receipt.usage.output.value) == ("stop", 4)
 
+    async def test_a_call_that_costs_nothing(self, library: Any) -> None:
+        """A list of models is no attempt: it takes nothing away from what is known of the usage."""
+        models = Answer(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", then="next")
+        scope, session = Scope(), Recorder()
+        scope.session = session
+        async with (
+            scripted(models) as server,
+            library.AsyncClient(transport=GuardedAsyncTransport()) as client,
+        ):
+            with use_scope(scope):
+                assert (await client.get(f"{server.url}/v1/models")).text == "{}"
+        assert session.attempts == []
+        assert session.closers == []
+
     async def test_what_is_told_of_each_call(self, client: Client) -> None:
         """An attempt of a session is as complete as one of a receipt of its own."""
         scope, session = Scope(), Recorder()

@@ -258,7 +258,7 @@ async def test_reports_to_the_session_of_its_scope(library: Any) -> None:
             scope, session, parts = Scope(), Recorder(), list[bytes]()
             scope.session = session
             await Worker(scope, lambda: ask(client, server.url)).ended()
-            await Worker(scope, lambda: client.get(server.url)).ended()
+            await Worker(scope, lambda: client.post(server.url)).ended()
             assert session.closers == []
             worker = Worker(scope, lambda: ask(client, server.url, parts))
             await until(lambda: parts)
