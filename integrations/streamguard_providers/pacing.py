@@ -53,7 +53,7 @@ class Slot:
         self.at = at
         """When the call may begin."""
         self.before = before
-        """The place before it."""
+        """When the call before it may begin."""
 
     def __repr__(self) -> str:
         return f"<Slot at {self.at:g}>"
@@ -82,7 +82,9 @@ class Pacer:
         self.blocked_until = float("-inf")
         """No call begins before this."""
         self._last = float("-inf")
-        """The last place that was taken."""
+        """When the call of the last place may begin."""
+        self._taken: Slot | None = None
+        """The last place. Several may have the same instant."""
         self._slowed = float("-inf")
 
     def __repr__(self) -> str:
@@ -95,7 +97,7 @@ class Pacer:
     def take(self, now: float) -> Slot:
         """Take the next place. Give it back if it is not used."""
         slot = Slot(max(now, self.blocked_until, self._last + self.interval), self._last)
-        self._last = slot.at
+        self._last, self._taken = slot.at, slot
         return slot
 
     def holds(self, slot: Slot) -> bool:
@@ -104,8 +106,8 @@ class Pacer:
 
     def give_back(self, slot: Slot) -> None:
         """A place is not used. The last one can be taken by another; one in between stays empty."""
-        if slot.at == self._last:
-            self._last = slot.before
+        if slot is self._taken:
+            self._last, self._taken = slot.before, None
 
     def limited(self, *, now: float, began: float, retry_after: float | None = None) -> None:
         """A call was refused for its rate.
