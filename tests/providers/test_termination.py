@@ -26,7 +26,7 @@ from streamguard_core import (
     drain,
 )
 from streamguard_providers import TerminationTable, look_up
-from streamguard_testing import Billing, EngineRequest, Fault, LoopbackEngine
+from streamguard_testing import Billing, Ending, EngineRequest, Fault, LoopbackEngine
 
 from .support import Make, openai_producer, until
 
@@ -94,8 +94,8 @@ async def test_openai_is_closed_at_once(make: Make, how: str) -> None:
         session = StreamSession(producer, on_disconnect=by_provider(), max_tokens=5000)
         receipt, counted = await left_after(engine, session, 3, LEAVING[how])
     assert (receipt.policy, receipt.drain) == ("cancel", None)
-    assert receipt.termination is not None
-    assert receipt.termination.startswith("openai * stops_billing")
+    row = TerminationTable.shipped().row("openai", "m", DAY, route=producer.route)
+    assert (receipt.termination, row.on_close) == (str(row), "stops_billing")
     assert not counted.ran_to_end
     assert counted.generated < 1000
     assert receipt.prevented.value is None
@@ -272,3 +272,15 @@ async def test_what_was_cut_is_known_later(billing: Billing) -> None:
     assert receipt.output.lower <= counted.billed
     assert receipt.prevented.upper is not None
     assert receipt.prevented.lower <= TOKENS - counted.billed <= receipt.prevented.upper
+
+
+async def test_a_background_response_ends_with_its_drain() -> None:
+    """Cut at the bound of its drain it is cancelled by its id, which is on the receipt; OpenAI says no usage then."""
+    async with LoopbackEngine(tokens_per_second=200, fault=BEDROCK) as engine:
+        producer = openai_producer(engine.url, api="responses", background=True, max_tokens=TOKENS)
+        session = StreamSession(producer, on_disconnect=drain(60, max_tokens=2))
+        receipt, _ = await left_after(engine, session, 2)
+        assert receipt.request_id is not None
+        assert receipt.request_id.startswith("resp_")
+        assert await look_up(receipt, base_url=f"{engine.url}/v1") is None
+    assert engine.requests[-1].ending is Ending.CANCELLED
