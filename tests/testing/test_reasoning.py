@@ -32,6 +32,7 @@ async def test_chat(http: httpx.AsyncClient, objects: Read) -> None:
     message = whole["choices"][0]["message"]
     thought = "".join(delta.get("reasoning_content", "") for delta in deltas)
     assert thought
+    assert not TEXT.startswith(thought), "it has a text of its own"
     assert (message["content"], message["reasoning_content"]) == (TEXT, thought)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -212,7 +213,8 @@ async def test_cancelled_stream_just_ends(engine: LoopbackEngine, sdk: openai.As
     first = await anext(iterator)
     assert first.type == "response.created"
     await sdk.responses.cancel(first.response.id)
-    rest = [event.type async for event in iterator]
+    async with asyncio.timeout(10.0):
+        rest = [event.type async for event in iterator]
     assert rest == ["response.queued", "response.in_progress"]
 
 
