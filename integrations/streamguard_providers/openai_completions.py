@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from streamguard_core import AnyChunk, Chunk
 from streamguard_providers.openai_chat import OpenAIChat
+from streamguard_providers.openai_wire import Choice
 
 
 class OpenAICompletions(OpenAIChat):
@@ -17,7 +18,7 @@ class OpenAICompletions(OpenAIChat):
 
     name: ClassVar[str] = "openai-completions"
 
-    def _choice(self, choice: Any, chunks: list[AnyChunk]) -> None:
+    def _choice(self, choice: Choice, chunks: list[AnyChunk]) -> None:
         if choice.text:
             index = choice.index or 0
             chunks.append(choice.text if index == 0 else Chunk(choice.text, choice=index))
