@@ -18,45 +18,14 @@ from streamguard_providers.dialects import (
     tool_chunk,
 )
 from streamguard_providers.errors import ProviderError, provider_error
-
-
-class _Response(msgspec.Struct, gc=False):
-    # The terminal event repeats the whole answer and its request: all but these is skipped.
-    id: str | None = None
-    status: str | None = None
-    model: str | None = None
-    usage: dict[str, Any] | None = None
-    error: Any = None
-    incomplete_details: dict[str, Any] | None = None
-
-
-class _Item(msgspec.Struct, gc=False):
-    type: str | None = None
-    id: str | None = None
-    call_id: str | None = None
-    name: str | None = None
-    arguments: Any = None
-    # Of a custom tool, which takes any text.
-    input: Any = None
-
-
-class _Said(msgspec.Struct, gc=False):
-    type: str | None = None
-    # A text where we look at it; events that we do not know have others.
-    delta: Any = None
-    output_index: int | None = None
-    content_index: int | None = None
-    summary_index: int | None = None
-    item_id: str | None = None
-    item: _Item | None = None
-    response: _Response | None = None
-    text: Any = None
-    refusal: Any = None
-    arguments: Any = None
-    input: Any = None
-    code: Any = None
-    error: Any = None
-    object: str | None = None
+from streamguard_providers.openai_responses_wire import (
+    Item,
+    Response,
+    Said,
+    lenient_item,
+    lenient_response,
+    leniently,
+)
 
 
 class _Call:
@@ -70,7 +39,7 @@ class _Call:
         self.told = False
 
 
-_DECODER: Final = msgspec.json.Decoder(_Said)
+_DECODER: Final = msgspec.json.Decoder(Said)
 _DELTAS: Final[Mapping[str, ChunkKind]] = {
     "response.output_text.delta": ChunkKind.TEXT,
     "response.reasoning_text.delta": ChunkKind.REASONING,
@@ -90,6 +59,14 @@ _CONTENT: Final[Mapping[str, ChunkKind]] = {
     "summary_text": ChunkKind.REASONING,
     "refusal": ChunkKind.REFUSAL,
 }
+#: What the text of a call comes in, and the type of the call.
+_PIECES: Final[Mapping[str, str]] = {
+    "response.function_call_arguments": "function_call",
+    "response.mcp_call_arguments": "mcp_call",
+    "response.custom_tool_call_input": "custom_tool_call",
+    "response.code_interpreter_call_code": "code_interpreter_call",
+}
+_NONE: Final = frozenset({b"", b"null"})
 _TERMINAL: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 )
@@ -121,6 +98,8 @@ class OpenAIResponses:
         """Why the answer is incomplete: `max_output_tokens` or `content_filter`."""
         self._spoken: set[tuple[object, ...]] = set()
         """The parts that come in deltas: the whole text that follows says nothing new."""
+        self._by_piece: set[ChunkKind] = set()
+        """What has come otherwise than in whole items, which then only repeat it."""
         self._calls: dict[int | str | None, _Call] = {}
         self._numbered = 0
 
@@ -135,7 +114,7 @@ class OpenAIResponses:
             if odd is None:
                 self.malformed += 1
                 return []
-            said = _leniently(odd)
+            said = leniently(odd)
         chunks: list[AnyChunk] = []
         kind = said.type
         if kind is None:
@@ -143,13 +122,16 @@ class OpenAIResponses:
         elif kind in _DELTAS:
             if self.error is None and said.delta and isinstance(said.delta, str):
                 self._spoken.add(_part(said, _DELTAS[kind]))
+                self._by_piece.add(_DELTAS[kind])
                 chunks.append(_chunk(said.delta, _DELTAS[kind]))
         elif kind in _TERMINAL:
-            self._end(said.response or _Response(), kind.removeprefix("response."))
+            self._end(said.response or Response(), kind.removeprefix("response."))
         elif kind == "error":
             self.fail(lenient(payload))
         elif self.error is None:
             self._other(kind, said, chunks)
+            if said.error:
+                self.fail(said.error)
         if said.response is not None:
             self.model = self.model or said.response.model
             self.response_id = self.response_id or said.response.id
@@ -188,12 +170,13 @@ class OpenAIResponses:
 
     # -- content -----------------------------------------------------------------------------------
 
-    def _other(self, kind: str, said: _Said, chunks: list[AnyChunk]) -> None:
+    def _other(self, kind: str, said: Said, chunks: list[AnyChunk]) -> None:
         """What is neither a delta of text nor an end."""
         if kind in _WHOLES:
             text = said.refusal if kind == "response.refusal.done" else said.text
             part = _part(said, _WHOLES[kind])
             if text and isinstance(text, str) and part not in self._spoken:
+                self._by_piece.add(_WHOLES[kind])
                 chunks.append(_chunk(text, _WHOLES[kind]))
             self._spoken.discard(part)
         elif kind == "response.output_item.added":
@@ -202,10 +185,12 @@ class OpenAIResponses:
                 self._call(_key(said), item, chunks)
         elif kind == "response.output_item.done":
             self._item_done(said, chunks)
-        elif "_call_" in kind:
-            self._arguments(kind, said, chunks)
+        else:
+            piece, _, which = kind.rpartition(".")
+            if piece in _PIECES and which in {"delta", "done"}:
+                self._arguments(_PIECES[piece], said, chunks, whole=which == "done")
 
-    def _call(self, key: int | str | None, item: _Item, chunks: list[AnyChunk]) -> _Call:
+    def _call(self, key: int | str | None, item: Item, chunks: list[AnyChunk]) -> _Call:
         """A tool call begins, the application's own or one of a tool that the provider runs."""
         kind = None if item.type in {None, "function_call"} else item.type
         number = self._numbered
@@ -217,37 +202,55 @@ class OpenAIResponses:
         self._calls[key] = call = _Call(tool_chunk(ToolFragment(index=number), None).data)
         return call
 
-    def _arguments(self, kind: str, said: _Said, chunks: list[AnyChunk]) -> None:
+    def _arguments(self, kind: str, said: Said, chunks: list[AnyChunk], *, whole: bool) -> None:
         """A piece of a call's arguments, its code, or its input; or the whole of them."""
-        whole = kind.endswith(".done")
-        text = said.delta
-        if whole:
-            text = said.arguments or said.input or said.code
-        elif not kind.endswith(".delta"):
-            return
+        text = (said.arguments or said.input or said.code) if whole else said.delta
         call = self._calls.get(_key(said))
         if call is None:
-            call = self._call(_key(said), _Item(id=said.item_id), chunks)
+            call = self._call(_key(said), Item(type=kind, id=said.item_id), chunks)
         self._tell(call, text, chunks, whole=whole)
 
-    def _item_done(self, said: _Said, chunks: list[AnyChunk]) -> None:
-        """An item is whole: a call that came without pieces has its arguments here."""
+    def _item_done(self, said: Said, chunks: list[AnyChunk]) -> None:
+        """An item is whole: what came without pieces is here."""
         item = said.item
-        if item is None or not (item.type or "").endswith("_call"):
+        if item is None:
+            return
+        if not (item.type or "").endswith("_call"):
+            self._content(item, chunks)
             return
         call = self._calls.get(_key(said))
         if call is None:
             call = self._call(_key(said), item, chunks)
-        self._tell(call, item.arguments or item.input, chunks, whole=True)
+        does = next((raw for raw in (item.action, item.operation) if bytes(raw) not in _NONE), None)
+        text = item.arguments or item.input or item.code or does
+        self._tell(call, text, chunks, whole=True)
+
+    def _content(self, item: Item, chunks: list[AnyChunk]) -> None:
+        """The text of a message or of thoughts, as far as nothing of its kind came in pieces."""
+        if {ChunkKind.TEXT, ChunkKind.REASONING, ChunkKind.REFUSAL} <= self._by_piece:
+            return
+        for raw in (item.summary, item.content):
+            parts = lenient(b'{"parts":' + bytes(raw) + b"}") if bytes(raw) else None
+            for part in items_in((parts or {}).get("parts")):
+                fields = mapping_in(part) or {}
+                kind = _CONTENT.get(text_in(fields.get("type")) or "")
+                text = text_in(fields.get("text")) or text_in(fields.get("refusal"))
+                if text and kind is not None and kind not in self._by_piece:
+                    chunks.append(_chunk(text, kind))
 
     def _tell(self, call: _Call, text: object, chunks: list[AnyChunk], *, whole: bool) -> None:
-        if text and isinstance(text, str) and not (whole and call.told):
-            call.told = True
-            chunks.append(Chunk(text, ChunkKind.TOOL, call.fragment))
+        if not text or (whole and call.told):
+            return
+        if not isinstance(text, str):
+            if not whole:
+                return
+            text = tool_chunk(ToolFragment(), text).text
+        call.told = True
+        chunks.append(Chunk(text, ChunkKind.TOOL, call.fragment))
 
     # -- the response ------------------------------------------------------------------------------
 
-    def _end(self, response: _Response, status: str) -> None:
+    def _end(self, response: Response, status: str) -> None:
         """The terminal event."""
         self.done = True
         status = response.status if response.status in _OVER else status
@@ -259,7 +262,7 @@ class OpenAIResponses:
             self.fail(response.error or {"code": status})
         self.incomplete_reason = text_in((response.incomplete_details or {}).get("reason"))
 
-    def _unnamed(self, said: _Said, payload: bytes, chunks: list[AnyChunk]) -> None:
+    def _unnamed(self, said: Said, payload: bytes, chunks: list[AnyChunk]) -> None:
         """A payload without a type: an error alone, or the whole response as one document."""
         if said.object == "response":
             self._document(lenient(payload) or {}, chunks)
@@ -267,19 +270,11 @@ class OpenAIResponses:
             self.fail(said.error)
 
     def _document(self, odd: dict[str, Any], chunks: list[AnyChunk]) -> None:
-        response = _lenient_response(odd)
+        response = lenient_response(odd)
         self.model, self.response_id = response.model, response.id
         for index, value in enumerate(items_in(odd.get("output"))):
-            item = mapping_in(value) or {}
-            if (text_in(item.get("type")) or "").endswith("_call"):
-                _whole = _Said(output_index=index, item=_lenient_item(item))
-                self._item_done(_whole, chunks)
-            for part in [*items_in(item.get("summary")), *items_in(item.get("content"))]:
-                fields = mapping_in(part) or {}
-                kind = _CONTENT.get(text_in(fields.get("type")) or "")
-                text = text_in(fields.get("text")) or text_in(fields.get("refusal"))
-                if text and kind is not None:
-                    chunks.append(_chunk(text, kind))
+            item = lenient_item(mapping_in(value) or {})
+            self._item_done(Said(output_index=index, item=item), chunks)
         if response.status in _OVER:
             self._end(response, response.status)
 
@@ -309,47 +304,12 @@ def _chunk(text: str, kind: ChunkKind) -> AnyChunk:
     return text if kind is ChunkKind.TEXT else Chunk(text, kind)
 
 
-def _key(said: _Said) -> int | str | None:
+def _key(said: Said) -> int | str | None:
     """What tells output items apart; some servers leave the index out."""
     if said.output_index is not None:
         return said.output_index
     return said.item_id or (None if said.item is None else said.item.id)
 
 
-def _part(said: _Said, kind: ChunkKind) -> tuple[object, ...]:
+def _part(said: Said, kind: ChunkKind) -> tuple[object, ...]:
     return _key(said), said.content_index, said.summary_index, kind
-
-
-def _leniently(odd: dict[str, Any]) -> _Said:
-    """Take from a payload with fields of unexpected types what can be taken."""
-    response, item = mapping_in(odd.get("response")), mapping_in(odd.get("item"))
-    texts = {
-        name: text_in(odd.get(name))
-        for name in ("type", "delta", "item_id", "text", "refusal", "arguments", "input", "object")
-    }
-    return _Said(
-        **texts,
-        output_index=number_in(odd.get("output_index")),
-        content_index=number_in(odd.get("content_index")),
-        summary_index=number_in(odd.get("summary_index")),
-        item=None if item is None else _lenient_item(item),
-        response=None if response is None else _lenient_response(response),
-        code=text_in(odd.get("code")),
-        error=odd.get("error"),
-    )
-
-
-def _lenient_item(odd: dict[str, Any]) -> _Item:
-    names = ("type", "id", "call_id", "name", "arguments", "input")
-    return _Item(**{name: text_in(odd.get(name)) for name in names})
-
-
-def _lenient_response(odd: dict[str, Any]) -> _Response:
-    return _Response(
-        id=text_in(odd.get("id")),
-        status=text_in(odd.get("status")),
-        model=text_in(odd.get("model")),
-        usage=mapping_in(odd.get("usage")),
-        error=odd.get("error"),
-        incomplete_details=mapping_in(odd.get("incomplete_details")),
-    )
