@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Protocol
 
@@ -85,6 +86,8 @@ class ToolFragment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return _FRAGMENT.decode(chunk.data)
 
 
+#: The beginning of an escaped half; whether its other half follows is not seen here.
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _FRAGMENT: Final = msgspec.json.Decoder(ToolFragment)
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -110,9 +113,22 @@ def lenient(payload: bytes) -> dict[str, Any] | None:
     """
     try:
         said = json.loads(payload.decode("utf-8", "replace"))
+        if _SURROGATE.search(payload):
+            said = _without_halves(said)
     except (ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) else None
+
+
+def _without_halves(value: Any) -> Any:
+    """The same value, with no half of a surrogate pair anywhere in it."""
+    if isinstance(value, str):
+        return text_in(value)
+    if isinstance(value, list):
+        return [_without_halves(item) for item in value]
+    if isinstance(value, dict):
+        return {text_in(name): _without_halves(item) for name, item in value.items()}
+    return value
 
 
 def text_in(value: object) -> str | None:
