@@ -71,8 +71,9 @@ class ToolFragment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         index: the call's number within its choice; pieces with the same number belong together.
         id: the call's id; in most dialects only the first piece has one.
         name: the tool's name; likewise.
-        kind: the provider's word for a call that is not the application's to execute, such as
-            `server_tool_use`; None for one that is.
+        kind: the provider's word for a call that is no function of the application's: of a tool that
+            the provider runs, such as `server_tool_use`, or whose text is no JSON, such as
+            `custom_tool_call`; None for a function.
     """
 
     index: int = 0

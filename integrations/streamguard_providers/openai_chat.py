@@ -23,7 +23,7 @@ from streamguard_providers.openai_wire import Choice, Delta, Function, Said, Too
 _DECODER: Final = msgspec.json.Decoder(Said)
 _FILTERED: Final = "content_filter"
 #: What some servers write into every chunk until there is a reason.
-_NO_REASON: Final = frozenset({None, "", "null"})
+_NO_REASON: Final = frozenset({"", "null"})
 
 
 class OpenAIChat:
@@ -118,8 +118,8 @@ class OpenAIChat:
         elif choice.message is not None and index not in self._by_delta:
             self._delta(choice.message, index, chunks)
         reason = choice.finish_reason
-        if reason not in _NO_REASON:
-            self._finish(str(reason), index)
+        if reason is not None and reason not in _NO_REASON:
+            self._finish(reason, index)
         elif index not in self.finishes:
             self._running.add(index)
         if choice.usage:
