@@ -7,30 +7,13 @@ from collections.abc import Callable
 from typing import Final
 
 from streamguard_core import NO_USAGE, AnyChunk, CountSource, Usage, UsageError
-from streamguard_providers.detection import DIALECTS
-from streamguard_providers.dialects import Dialect
 from streamguard_providers.errors import EventTooLarge, ProviderError
 from streamguard_providers.results import End, EndState, StreamAccumulator
 from streamguard_providers.stream_decoder import StreamDecoder
 
 #: After an error the usage may still come: so much is read on for it.
 DRAIN_BYTES: Final = 64 * 1024
-#: Finish reasons with which a provider's filter withholds an answer, in lower case.
-_FILTERED: Final = frozenset(
-    {
-        "content_filter",
-        "safety",
-        "recitation",
-        "blocklist",
-        "prohibited_content",
-        "spii",
-        "model_armor",
-        "image_safety",
-        "image_prohibited_content",
-        "image_recitation",
-    }
-)
-
+#: The finish reason with which a model declines.
 _REFUSED: Final = "refusal"
 
 Item = AnyChunk | End
@@ -72,24 +55,22 @@ class Opened:
 
     def _take(self, data: object) -> list[Item]:
         """Bytes have come."""
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise UsageError(
-                f"open_stream reads bytes, but its iterator yielded {type(data).__name__}"
-            )
+        if not isinstance(data, bytes):
+            data = _as_bytes(data)
         decoder = self.decoder
         if decoder.error is not None:
             self._drained += len(data)
         try:
-            chunks = decoder.feed(bytes(data))
+            chunks = decoder.feed(data)
         except (ProviderError, EventTooLarge) as error:
             return self._unreadable(error)
-        self.accumulator.extend(chunks)
-        batch: list[Item] = list(chunks)
+        if chunks:
+            self.accumulator.extend(chunks)
         if decoder.dialect.done or self._drained > DRAIN_BYTES:
-            batch.append(self._conclude(self._how()))
-        elif self._has_stalled(bool(chunks)):
-            batch.append(self._conclude(EndState.STALLED))
-        return batch
+            return [*chunks, self._conclude(self._how())]
+        if self._idle is not None and self._has_stalled(bool(chunks), self._idle):
+            return [self._conclude(EndState.STALLED)]
+        return list(chunks)
 
     def _ended(self) -> list[Item]:
         """The bytes have ended."""
@@ -119,13 +100,13 @@ class Opened:
         if not self._is_over and self.end is not None:
             self._ready.append(self.end)
 
-    def _has_stalled(self, said_something: bool) -> bool:
-        if self._idle is None or self.decoder.error is not None:
+    def _has_stalled(self, said_something: bool, idle: float) -> bool:
+        if self.decoder.error is not None:
             return False
         now = self._clock()
         if said_something or self._heard is None:
             self._heard = now
-        return now - self._heard > self._idle
+        return now - self._heard > idle
 
     def _next_ready(self) -> Item | None:
         """The next item that is ready; None when there is none."""
@@ -150,10 +131,11 @@ class Opened:
             return EndState.PROVIDER_ERROR
         if not (dialect.complete and (dialect.done or not decoder.framing.truncated)):
             return EndState.COMPLETED_UNCONFIRMED if dialect.done else EndState.TRUNCATED
-        withheld = _withheld(dialect)
-        if self.accumulator.refusal() or withheld == _REFUSED:
+        if dialect.blocked is not None:
+            return EndState.BLOCKED
+        if dialect.finish == _REFUSED or self.accumulator.refusal():
             return EndState.REFUSED
-        return EndState.COMPLETED if withheld is None else EndState.BLOCKED
+        return EndState.COMPLETED
 
     def _conclude(
         self,
@@ -164,13 +146,13 @@ class Opened:
     ) -> End:
         decoder, dialect, accumulator = self.decoder, self.decoder.dialect, self.accumulator
         usage = decoder.usage or NO_USAGE
-        finishes = _finishes(dialect)
+        finishes = dict(dialect.finishes)
         ended = finishes if state is EndState.COMPLETED else {}
         if state is EndState.COMPLETED_UNCONFIRMED:
             ended = dict.fromkeys(accumulator.choices, "") | finishes
         self.end = End(
             state=state,
-            dialect=_name(dialect),
+            dialect=decoder.dialect_name,
             model=decoder.model,
             finish=decoder.finish,
             finishes=finishes,
@@ -178,7 +160,7 @@ class Opened:
             usage_partial=_may_grow(usage),
             tool_calls=accumulator.tool_calls(ended),
             refusal=accumulator.refusal(),
-            blocked=_withheld(dialect),
+            blocked=dialect.blocked,
             error=decoder.error or error,
             cause=cause,
             malformed=decoder.malformed,
@@ -196,24 +178,7 @@ def _may_grow(usage: Usage) -> bool:
     )
 
 
-def _finishes(dialect: Dialect) -> dict[int, str]:
-    told = getattr(dialect, "finishes", None)
-    if told is None:
-        return {} if dialect.finish is None else {0: dialect.finish}
-    return dict(told)
-
-
-def _withheld(dialect: Dialect) -> str | None:
-    """Why the answer, or the rest of it, was withheld, in the provider's own word."""
-    blocked: str | None = getattr(dialect, "blocked", None)
-    if blocked is not None:
-        return blocked
-    finish = getattr(dialect, "finish_name", dialect.finish)
-    for reason in (getattr(dialect, "incomplete_reason", None), finish):
-        if reason is not None and (reason == _REFUSED or reason.lower() in _FILTERED):
-            return str(reason)
-    return None
-
-
-def _name(dialect: Dialect) -> str | None:
-    return next((name for name, make in DIALECTS.items() if make is type(dialect)), None)
+def _as_bytes(data: object) -> bytes:
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    raise UsageError(f"open_stream reads bytes, but its iterator yielded {type(data).__name__}")

@@ -116,7 +116,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
         usage_partial: True when the figures are those of a response that went on: lower bounds.
         tool_calls: the tool calls of all choices.
         refusal: what the model said when it declined, where that comes apart from the text.
-        blocked: why the prompt was blocked or the answer withheld, in the provider's own word.
+        blocked: why a filter blocked the prompt or the answer, in the provider's own word.
         error: the error that the provider reported.
         cause: what the bytes ended with, where that was an exception.
         malformed: payloads that could not be read and were skipped.
