@@ -18,7 +18,7 @@ import pytest
 
 from streamguard_providers import SSEDecoder, StreamDecoder, open_stream
 from streamguard_providers.encodings import inflate_for
-from streamguard_providers.results import End, StreamAccumulator, ToolCall
+from streamguard_providers.results import End, EndState, StreamAccumulator, ToolCall
 
 from .support import CORPORA, cuts
 
@@ -229,6 +229,38 @@ def test_every_recording_is_read_by_its_own_dialect(dialect: str) -> None:
         if record["provider"] == dialect
     }
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def state_of(record: dict[str, Any]) -> EndState:
+    """The end state that follows from what a recording tells."""
+    expect, dialect = record["expect"], record["provider"]
+    if expect["error"] is not None:
+        return EndState.PROVIDER_ERROR
+    if "block_reason" in expect:
+        return EndState.BLOCKED
+    if expect["finish_reason"] == "refusal":
+        return EndState.REFUSED
+    if expect["complete"]:
+        return EndState.COMPLETED
+    # [DONE] is the marker of these two dialects only; in others it is a gateway's.
+    marked = expect.get("done_sentinel") and dialect in {"openai-chat", "openai-completions"}
+    return EndState.COMPLETED_UNCONFIRMED if marked else EndState.TRUNCATED
+
+
+@pytest.mark.parametrize("how", ["whole", "seams"])
+def test_every_recording_ends_in_its_state(how: str) -> None:
+    """Exactly one state follows for each, and figures are final where the provider has ended it."""
+    wrong = {}
+    for record in recordings():
+        read = Read(record, how, record["provider"])
+        end = read.end
+        ended = end.finish is not None or read.decoder.dialect.done
+        known = any(getattr(end.usage, name).known for name in ("input", "output"))
+        got = (end.state, end.usage_partial, end.dialect)
+        if got != (state_of(record), known and not ended, record["provider"]):
+            wrong[record["id"]] = got
+    assert len(recordings()) >= 268
+    assert wrong == {}
 
 
 def strict_events(data: bytes) -> tuple[int, str, int, bool]:
