@@ -16,6 +16,7 @@ except ImportError as error:
     raise ImportError(f"the streamguard command needs typer and rich: {INSTALL}") from error
 
 from streamguard_cli.engine import engine
+from streamguard_cli.inspect import register as register_inspect
 from streamguard_cli.receipts import register as register_receipts
 from streamguard_cli.tables import refuse
 from streamguard_cli.verify import register as register_verify
@@ -60,3 +61,4 @@ def main() -> None:
 app.command()(engine)
 register_receipts(app)
 register_verify(app)
+register_inspect(app)
