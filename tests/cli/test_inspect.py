@@ -249,3 +249,16 @@ def test_through_a_pipe() -> None:
         said = process.stdout.read()
         assert process.wait(60) == 0
     assert b"State      completed" in said
+
+
+def test_without_its_extra() -> None:
+    """Without httpx the other commands work, and this one says what to install."""
+    code = "import sys; sys.modules['httpx'] = None; from streamguard_cli import main; main()"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run([*command, "--help"], capture_output=True, timeout=60, check=True)
+    assert b"inspect" in done.stdout
+    said = subprocess.run(
+        [*command, "inspect", "-"], input=WHOLE, capture_output=True, timeout=60, check=False
+    )
+    assert said.returncode == 2
+    assert b'pip install "streamguard-llm[providers]"' in said.stderr
