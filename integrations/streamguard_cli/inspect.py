@@ -36,19 +36,21 @@ def inspect(
         # The other commands need neither this package nor what it needs.
         from streamguard_cli import inspection  # noqa: PLC0415
         from streamguard_cli.capture import read_capture  # noqa: PLC0415
-        from streamguard_providers import End, open_stream  # noqa: PLC0415
+        from streamguard_providers import open_stream  # noqa: PLC0415
     except ImportError as error:
         raise refuse(str(error)) from None
     try:
         with _opened(path) as file:
             capture = read_capture(file)
             stream = open_stream(capture.pieces, dialect, capture.content_type)
-            *_, end = stream
+            for _ in stream.batches():  # what is to be shown is in the accumulator, bounded
+                pass
     except OSError as error:
         raise refuse(f"cannot read {path}: {error.strerror or error}") from None
     except UsageError as error:
         raise refuse(f"cannot inspect {path}: {error}") from None
-    assert isinstance(end, End)
+    end = stream.end
+    assert end is not None
     if as_json:
         typer.echo(json.dumps(inspection.data(capture, stream, end), indent=2))
     else:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import random
 import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -105,21 +107,42 @@ def test_corpus_of_cases(how: str) -> None:
     assert wrong == []
 
 
+def large_pieces(data: bytes, how: str) -> Iterator[bytes]:
+    """Huge data in pieces: single bytes at its two ends only, and random pieces that are larger."""
+    match how:
+        case "bytes":
+            ends = min(20_000, len(data) // 2)
+            yield from cuts(data[:ends], "bytes")
+            yield data[ends:-ends]
+            yield from cuts(data[-ends:], "bytes")
+        case "random":
+            sizes, at = random.Random(7), 0
+            while at < len(data):
+                size = sizes.choice((1, 100, 5_000, 70_000))
+                yield data[at : at + size]
+                at += size
+        case "given":
+            yield from (data[at : at + 65536] for at in range(0, len(data), 65536))
+        case _:
+            yield data
+
+
 @pytest.mark.skipif(not CORPORA.exists(), reason="the shared corpora are not here")
-def test_corpus_of_large_cases() -> None:
+@pytest.mark.parametrize("how", FEEDS)
+def test_corpus_of_large_cases(how: str) -> None:
     """Huge lines, events and runs of comments are read right, in one piece and in many."""
     for case in corpus("sse-large.jsonl"):
         data = b"".join(base64.b64decode(part) * times for part, times in case["parts"])
-        for size in (len(data), 65536):
-            decoder = SSEDecoder(max_event_bytes=16 * 1024 * 1024)
-            events: list[SSEEvent] = []
-            for at in range(0, len(data), size):
-                events += decoder.feed(data[at : at + size])
-            digests = [hashlib.sha256(event.text.encode()).hexdigest() for event in events]
-            wanted = [
-                e["sha256"] for e in case["expect"]["events"] for _ in range(e.get("repeat", 1))
-            ]
-            assert digests == wanted, case["name"]
+        decoder = SSEDecoder(max_event_bytes=16 * 1024 * 1024)
+        events = [e for piece in large_pieces(data, how) for e in decoder.feed(piece)]
+        events += decoder.close()
+        got = [(e.type, len(e.text), hashlib.sha256(e.text.encode()).hexdigest()) for e in events]
+        wanted = [
+            (e["event"], e["chars"], e["sha256"])
+            for e in case["expect"]["events"]
+            for _ in range(e.get("repeat", 1))
+        ]
+        assert got == wanted, case["name"]
 
 
 @pytest.mark.skipif(not CORPORA.exists(), reason="the shared corpora are not here")
