@@ -132,8 +132,15 @@ def test_the_end_repeats_the_answer_and_is_not_read_again() -> None:
     """The terminal event is skipped but for what only it says, however much it repeats."""
     output = [{"type": "message", "content": [{"type": "output_text", "text": "a" * 10}]}]
     usage = {"input_tokens": 3, "output_tokens": 4}
-    response = {"id": "resp_1", "status": "completed", "model": "m", "usage": usage}
-    response |= {"output": output * 1000, "instructions": "x" * 100_000, "tools": [{}] * 1000}
+    response = {
+        "id": "resp_1",
+        "status": "completed",
+        "model": "m",
+        "usage": usage,
+        "output": output * 1000,
+        "instructions": "x" * 100_000,
+        "tools": [{}] * 1000,
+    }
     got = decoded(
         said("output_text.delta", content_index=0, delta="a" * 10),
         event({"type": "response.completed", "response": response}),

@@ -101,8 +101,12 @@ def test_perplexity_repeats_the_whole_message() -> None:
 
 def test_deepseek_thinks_first_and_counts_with_the_last_choice() -> None:
     """Thoughts have a field of their own, comments keep the connection, cached tokens their name."""
-    usage = {"prompt_tokens": 8, "completion_tokens": 6, "prompt_cache_hit_tokens": 5}
-    usage |= {"completion_tokens_details": {"reasoning_tokens": 4}}
+    usage = {
+        "prompt_tokens": 8,
+        "completion_tokens": 6,
+        "prompt_cache_hit_tokens": 5,
+        "completion_tokens_details": {"reasoning_tokens": 4},
+    }
     last = {"index": 0, "delta": {"content": "", "reasoning_content": None}}
     got = decoded(
         b": keep-alive\n\n" * 3,
