@@ -36,6 +36,9 @@ from .support import (
     token,
 )
 
+UNASKED = Answer(head("application/json", status="400 X") + chunked(b"{}", end=True), then="next")
+"""Of a server that must not be asked: it would end the test, and not hold it."""
+
 BREAKS = [
     Fault(cut_after=17),
     Fault(cut_after=17, cut=Cut.ABRUPT),
@@ -212,7 +215,7 @@ async def test_fail() -> None:
 async def test_an_answer_whose_finish_was_said_is_not_gone_on_with() -> None:
     """When only the terminal marker is missing there is no text to add: truncated, and nobody is called."""
     cut = Answer(head() + chunked(token("All of it."), token("", "stop")), then="close")
-    async with scripted(cut) as first, scripted() as second:
+    async with scripted(cut) as first, scripted(UNASKED) as second:
         router = router_over(first, second, when_broken="resume")
         text, receipt = await told(router.producer("chat", prompt=PROMPT))
         assert (text, second.requests) == ("All of it.", [])
@@ -225,7 +228,7 @@ async def test_tool_calls_are_not_gone_on_with() -> None:
     said = event({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]})
     async with (
         scripted(Answer(head() + chunked(said), then="close")) as first,
-        scripted() as second,
+        scripted(UNASKED) as second,
     ):
         router = router_over(first, second, when_broken=("resume", "partial"))
         _, receipt = await told(router.producer("chat", prompt=PROMPT))
