@@ -240,7 +240,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", default="", metavar="DIALECT", help=f"one of {', '.join(DIALECTS)}"
     )
     options = parser.parse_args(arguments)
-    logging.getLogger("streamguard").setLevel(logging.CRITICAL)
     seed = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
     count, failure = fuzz(options.seconds, seed, options.only)
     print(f"{count:,} damaged streams, seed {seed}: {'no failure' if failure is None else failure}")
@@ -248,4 +247,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Whatever is skipped is warned of, thousands of times. A process's logging is nobody else's here.
+    logging.getLogger("streamguard").setLevel(logging.CRITICAL)
     sys.exit(main())
