@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from streamguard_core import NO_USAGE, AnyChunk, CountSource, Usage, UsageError
-from streamguard_providers.errors import EventTooLarge, ProviderError
-from streamguard_providers.results import End, EndState, StreamAccumulator
+from streamguard_providers.errors import EventTooLarge, ProviderError, provider_error
+from streamguard_providers.results import BROKE_OFF, End, EndState, StreamAccumulator
 from streamguard_providers.stream_decoder import StreamDecoder
 
 #: After an error the usage may still come: so much is read on for it.
@@ -131,6 +131,8 @@ class Opened:
             return EndState.PROVIDER_ERROR
         if not (dialect.complete and (dialect.done or not decoder.framing.truncated)):
             return EndState.COMPLETED_UNCONFIRMED if dialect.done else EndState.TRUNCATED
+        if (dialect.finish or "").lower() in BROKE_OFF:
+            return EndState.PROVIDER_ERROR
         if dialect.blocked is not None:
             return EndState.BLOCKED
         if dialect.finish == _REFUSED or self.accumulator.refusal():
@@ -145,6 +147,10 @@ class Opened:
         cause: Exception | None = None,
     ) -> End:
         decoder, dialect, accumulator = self.decoder, self.decoder.dialect, self.accumulator
+        error = decoder.error or error
+        if error is None and state is EndState.PROVIDER_ERROR:
+            # It has only a finish reason to say so.
+            error = provider_error(dialect.provider, {"code": dialect.finish}, what="broke off")
         usage = decoder.usage or NO_USAGE
         finishes = dict(dialect.finishes)
         ended = finishes if state is EndState.COMPLETED else {}
@@ -161,7 +167,7 @@ class Opened:
             tool_calls=accumulator.tool_calls(ended),
             refusal=accumulator.refusal(),
             blocked=dialect.blocked,
-            error=decoder.error or error,
+            error=error,
             cause=cause,
             malformed=decoder.malformed,
             unterminated=decoder.framing.unterminated,

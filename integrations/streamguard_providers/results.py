@@ -53,6 +53,11 @@ class EndState(StrEnum):
 
 #: Reasons that cut an answer off wherever it was.
 _CUT_OFF: Final = frozenset({"length", "max_tokens", "incomplete", "model_context_window_exceeded"})
+#: Reasons that announce calls: then one without arguments is whole, and takes none.
+_CALLING: Final = frozenset({"tool_calls", "function_call", "tool_use"})
+#: Finish reasons that say that the provider itself broke off.
+BROKE_OFF: Final = frozenset({"error", "insufficient_system_resource", "network_error"})
+_INTERRUPTED: Final = BROKE_OFF | {"content_filter", "refusal", "malformed_function_call"}
 #: Calls of the application's own whose arguments are any text instead of JSON.
 _FREE_TEXT: Final = frozenset({"custom_tool_call"})
 _WHOLE: Final = frozenset({EndState.COMPLETED, EndState.BLOCKED, EndState.REFUSED})
@@ -67,6 +72,8 @@ class Obstacle(StrEnum):
     """The response ended before its own end, or was withheld."""
     TOO_LARGE = "too_large"
     """Its arguments passed the accumulator's limit and were not kept."""
+    UNNAMED = "unnamed"
+    """Nothing that came names its tool."""
     NOT_JSON = "not_json"
     """Its arguments are not one whole JSON object."""
 
@@ -359,12 +366,15 @@ class _Call:
         kind = self._first.kind
         if kind is not None and kind not in _FREE_TEXT:
             return Obstacle.FOREIGN
-        if finish is None:
+        if finish is None or finish.lower() in _INTERRUPTED:
             return Obstacle.INTERRUPTED
         if self.dropped:
             return Obstacle.TOO_LARGE
+        if not self._first.name:
+            return Obstacle.UNNAMED
         if kind is None:
-            return None if _is_object(arguments) else Obstacle.NOT_JSON
+            whole = _is_object(arguments) or (not arguments and finish in _CALLING)
+            return None if whole else Obstacle.NOT_JSON
         # Nothing in a text tells whether it is whole.
         return Obstacle.INTERRUPTED if finish.lower() in _CUT_OFF else None
 

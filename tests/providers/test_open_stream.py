@@ -183,6 +183,15 @@ def test_other_ends(how: str) -> None:
     assert (refused.state, refused.refusal) == (EndState.REFUSED, "No.")
 
 
+@pytest.mark.parametrize("finish", ["error", "insufficient_system_resource"])
+def test_a_reason_that_broke_off_is_an_error(how: str, finish: str) -> None:
+    """A finish reason that says that the provider gave up is no completion."""
+    end = Read(how, token("half"), token("", finish), DONE).end
+    assert (end.state, end.finish, end.complete) == (EndState.PROVIDER_ERROR, finish, False)
+    with pytest.raises(ProviderError, match=finish):
+        end.check()
+
+
 @pytest.mark.parametrize("finish", [None, "tool_calls"])
 def test_an_interrupted_call_is_not_executable(how: str, finish: str | None) -> None:
     """However whole its arguments look: only an end of the provider's own makes them so."""

@@ -110,6 +110,29 @@ def test_what_must_not_be_executed() -> None:
     assert called('{"a', finish="length").obstacle is Obstacle.NOT_JSON
 
 
+@pytest.mark.parametrize("finish", ["tool_calls", "tool_use", "function_call"])
+def test_a_call_without_arguments_takes_none(finish: str) -> None:
+    """Some servers write nothing where others write {}: whole, if the provider says that it calls."""
+    assert called(finish=finish).executable
+    assert called(finish="length").obstacle is Obstacle.NOT_JSON
+
+
+@pytest.mark.parametrize(
+    "finish", ["content_filter", "refusal", "MALFORMED_FUNCTION_CALL", "error"]
+)
+def test_reasons_that_break_an_answer_off_leave_no_call(finish: str) -> None:
+    """Whole as it may look, a call of a choice that was withheld or broken off is interrupted."""
+    assert called("{}", finish=finish).obstacle is Obstacle.INTERRUPTED
+
+
+def test_a_call_without_a_name_is_not_executable() -> None:
+    """Nothing says which tool it is for."""
+    accumulator = StreamAccumulator()
+    accumulator.add(tool_chunk(ToolFragment(id="c"), "{}"))
+    (call,) = accumulator.tool_calls(STOP)
+    assert call.obstacle is Obstacle.UNNAMED
+
+
 def test_a_custom_tool_takes_any_text() -> None:
     """Its call is the application's; as no text shows that it is whole, a cut-off answer has none."""
     assert called("SELECT 1", kind="custom_tool_call", finish="completed").executable
@@ -132,7 +155,8 @@ def test_what_it_keeps_is_bounded() -> None:
 def test_a_call_that_was_not_kept_whole_is_not_executable() -> None:
     """Arguments that passed the limit may look whole without their rest."""
     accumulator = StreamAccumulator(max_output_bytes=600)
-    accumulator.extend(tool_chunk(ToolFragment(), piece) for piece in ("{}", " " * 500, "x"))
+    named = ToolFragment(name="f")
+    accumulator.extend(tool_chunk(named, piece) for piece in ("{}", " " * 500, "x"))
     (call,) = accumulator.tool_calls(STOP)
     assert (call.arguments, call.obstacle) == ("{}", Obstacle.TOO_LARGE)
 
