@@ -10,6 +10,9 @@ import msgspec
 from streamguard_core import AnyChunk, Chunk, ChunkKind, Usage
 from streamguard_providers.anthropic_usage import anthropic_total, anthropic_usage
 from streamguard_providers.dialects import (
+    IN_MID_STREAM,
+    UNREADABLE,
+    DialectBase,
     ToolFragment,
     items_in,
     lenient,
@@ -18,6 +21,8 @@ from streamguard_providers.dialects import (
     raw_in,
     text_in,
     tool_chunk,
+    whole_arguments,
+    word_in,
 )
 from streamguard_providers.errors import ProviderError, provider_error
 
@@ -75,7 +80,7 @@ class _Call(msgspec.Struct, gc=False):
     """Arguments came in pieces."""
 
 
-class Anthropic:
+class Anthropic(DialectBase):
     """Reads one response of `/v1/messages`. See `Dialect`.
 
     Events are told apart by the `type` in their JSON, never by the name of the SSE event, which
@@ -84,16 +89,9 @@ class Anthropic:
     """
 
     name: ClassVar[str] = "anthropic"
-    blocked: str | None = None  # the model refuses; that is a stop reason
 
     def __init__(self, provider: str = "anthropic") -> None:
-        self.provider = provider
-        self.finish: str | None = None
-        self.reported: Mapping[str, Any] | None = None
-        self.error: ProviderError | None = None
-        self.done = False
-        self.model: str | None = None
-        self.malformed = 0
+        super().__init__(provider)
         self.stop_sequence: str | None = None
         """Which stop sequence ended the message, if one did."""
         self.stop_details: Mapping[str, Any] | None = None
@@ -108,14 +106,8 @@ class Anthropic:
         """Read one payload and return its chunks."""
         try:
             said = _DECODER.decode(payload)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            if payload.strip() == b"[DONE]":
-                return []
-            odd = lenient(payload)
-            if odd is None:
-                self.malformed += 1
-                return []
-            said = _leniently(odd)
+        except UNREADABLE:
+            said = _leniently(self._odd(payload))
         chunks: list[AnyChunk] = []
         if said.type == "content_block_delta":
             if said.delta is not None and self.error is None:
@@ -125,27 +117,6 @@ class Anthropic:
         if said.error:
             self.fail(lenient(payload))
         return chunks
-
-    def fail(self, reported: object) -> None:
-        """Take an error object in; the first one counts."""
-        if self.error is None:
-            said = mapping_in(reported) or {}
-            self.error = provider_error(
-                self.provider,
-                reported,
-                what="reported an error in mid-stream",
-                request_id=text_in(said.get("request_id")),
-            )
-
-    @property
-    def complete(self) -> bool:
-        """True once `message_stop` was seen."""
-        return self.done and self.error is None
-
-    @property
-    def finishes(self) -> Mapping[int, str]:
-        """The stop reason; there is one choice."""
-        return {} if self.finish is None else {0: self.finish}
 
     @property
     def usage(self) -> Usage | None:
@@ -169,6 +140,10 @@ class Anthropic:
         if usage is None or not (self.done or self.finish) or not self._output_told:
             return usage
         return anthropic_total(self.reported or {})
+
+    def _failure(self, reported: object) -> ProviderError:
+        call = text_in((mapping_in(reported) or {}).get("request_id"))
+        return provider_error(self.provider, reported, what=IN_MID_STREAM, request_id=call)
 
     # -- content -----------------------------------------------------------------------------------
 
@@ -230,8 +205,7 @@ class Anthropic:
             if call.stopped or not stopped_only:
                 del self._calls[index]
                 if not call.told:
-                    text = bytes(call.input).decode("utf-8", "replace")
-                    text = "{}" if text in {"", "null"} else text
+                    text = whole_arguments(call.input)
                     chunks.append(Chunk(text, ChunkKind.TOOL, call.fragment))
 
     # -- the message ---------------------------------------------------------------------------------
@@ -259,13 +233,14 @@ class Anthropic:
         if self.model is None:
             self.model = message.model
         self.finish = None
+        self.finishes.clear()
         self._output_told = False
         self._overlay(message.usage or {})
 
     def _stop(self, delta: _Delta, usage: dict[str, Any], chunks: list[AnyChunk]) -> None:
         """The message ends, or its usage has changed; figures are those of the whole message."""
         if delta.stop_reason is not None:
-            self.finish = delta.stop_reason
+            self._finished(delta.stop_reason)
             self.stop_sequence = delta.stop_sequence
             self.stop_details = delta.stop_details
             if delta.stop_reason not in _CUT_OFF and self.error is None:
@@ -306,14 +281,12 @@ def _leniently(odd: dict[str, Any]) -> _Said:
 
 
 def _lenient_delta(odd: dict[str, Any]) -> _Delta:
-    stop = odd.get("stop_reason")
     return _Delta(
         type=text_in(odd.get("type")),
         text=text_in(odd.get("text")),
         thinking=text_in(odd.get("thinking")),
         partial_json=text_in(odd.get("partial_json")),
-        # A number or an object is a reason all the same.
-        stop_reason=text_in(stop) if isinstance(stop, str | None) else str(stop)[:64],
+        stop_reason=word_in(odd.get("stop_reason")),
         stop_sequence=text_in(odd.get("stop_sequence")),
         stop_details=mapping_in(odd.get("stop_details")),
     )

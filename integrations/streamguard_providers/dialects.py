@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Protocol
 import msgspec
 
 from streamguard_core import AnyChunk, Chunk, ChunkKind, Usage
-from streamguard_providers.errors import ProviderError
+from streamguard_providers.errors import ProviderError, provider_error
 
 
 class Dialect(Protocol):
@@ -64,6 +64,72 @@ class Dialect(Protocol):
         """The latest usage, normalised; None when none was reported."""
 
 
+#: What is raised for a payload that the strict decoder refuses.
+UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
+#: What a provider did whose error came inside a response, as the verb of a sentence.
+IN_MID_STREAM: Final = "reported an error in mid-stream"
+_MARKER: Final = b"[DONE]"
+
+
+class DialectBase:
+    """What dialects have in common; `Dialect` says what the names mean.
+
+    A dialect adds `decode` and `usage`; and the others where its format has more to say.
+    """
+
+    def __init__(self, provider: str) -> None:
+        self.provider = provider
+        self.finish: str | None = None
+        self.finishes: dict[int, str] = {}
+        self.reported: Mapping[str, Any] | None = None
+        self.error: ProviderError | None = None
+        self.done = False
+        self.model: str | None = None
+        self.malformed = 0
+        self._running: set[int] = set()
+        """The choices that have begun and have no finish reason yet."""
+
+    def fail(self, reported: object) -> None:
+        """Take an error object in; the first one counts."""
+        if self.error is None:
+            self.error = self._failure(reported)
+
+    @property
+    def complete(self) -> bool:
+        """True once the end was seen, and it was not that of a failure."""
+        return self.done and self.error is None
+
+    @property
+    def blocked(self) -> str | None:
+        """None: the format has no filter's word, or a refusal is the finish reason."""
+        return None
+
+    def _failure(self, reported: object) -> ProviderError:
+        """What an error object says."""
+        return provider_error(self.provider, reported, what=IN_MID_STREAM)
+
+    def _finished(self, reason: str, choice: int = 0) -> None:
+        """A choice has a finish reason, or another one than before."""
+        self.finishes[choice] = reason
+        self._running.discard(choice)
+        if choice == 0 or self.finish is None:
+            self.finish = reason
+
+    def _odd(self, payload: bytes) -> dict[str, Any]:
+        """Read a payload that the strict decoder refused; one that says nothing is empty."""
+        if payload.strip() == _MARKER:
+            self._marked()
+            return {}
+        odd = lenient(payload)
+        if odd is None:
+            self.malformed += 1
+            return {}
+        return odd
+
+    def _marked(self) -> None:
+        """`[DONE]` came: a gateway's, which is no end where the format has one of its own."""
+
+
 class ToolFragment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which tool call a chunk of kind `tool` belongs to; its text is a piece of the arguments.
 
@@ -106,6 +172,12 @@ def tool_chunk(fragment: ToolFragment, arguments: object, choice: int = 0) -> Ch
     return Chunk(text, ChunkKind.TOOL, _ENCODER.encode(fragment), choice)
 
 
+def whole_arguments(raw: msgspec.Raw) -> str:
+    """Whole arguments as they were written, `{}` where there are none."""
+    text = bytes(raw).decode("utf-8", "replace")
+    return "{}" if text in {"", "null"} else text
+
+
 def lenient(payload: bytes) -> dict[str, Any] | None:
     """Read a payload that the strict decoder refused; None when it is no JSON object at all.
 
@@ -141,6 +213,11 @@ def text_in(value: object) -> str | None:
     except UnicodeEncodeError:
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return value
+
+
+def word_in(value: object) -> str | None:
+    """A reason by its name; a number or an object is a reason all the same."""
+    return text_in(value) if isinstance(value, str | None) else str(value)[:64]
 
 
 def mapping_in(value: object) -> dict[str, Any] | None:

@@ -10,11 +10,15 @@ import msgspec
 
 from streamguard_core import AnyChunk, Chunk, ChunkKind, Usage
 from streamguard_providers.dialects import (
+    IN_MID_STREAM,
+    UNREADABLE,
+    DialectBase,
     ToolFragment,
     items_in,
     lenient,
     mapping_in,
     tool_chunk,
+    whole_arguments,
 )
 from streamguard_providers.errors import ProviderError, provider_error, unwrap
 from streamguard_providers.gemini_arguments import GeminiArguments
@@ -30,8 +34,6 @@ from streamguard_providers.gemini_wire import (
 )
 
 _SECONDS: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
-
-
 _DECODER: Final = msgspec.json.Decoder(Said)
 _UNSPECIFIED: Final = frozenset({None, 0, "", "FINISH_REASON_UNSPECIFIED"})
 
@@ -60,7 +62,7 @@ class _Open(msgspec.Struct, gc=False):
     broken: bool = False
 
 
-class Gemini:
+class Gemini(DialectBase):
     """Reads one response of `streamGenerateContent`, or of `generateContent`. See `Dialect`.
 
     There is no terminal marker: the response is whole when it ends after a finish reason for each
@@ -74,20 +76,12 @@ class Gemini:
     name: ClassVar[str] = "gemini"
 
     def __init__(self, provider: str = "gemini") -> None:
-        self.provider = provider
-        self.finish: str | None = None
-        self.reported: Mapping[str, Any] | None = None
-        self.error: ProviderError | None = None
-        self.done = False
-        self.model: str | None = None
-        self.malformed = 0
+        super().__init__(provider)
         self.prompt_blocked: str | None = None
         """Why the prompt was blocked, in the provider's own word; then there is no answer."""
         self.finish_message: str | None = None
         """What the provider says about its finish reason; may quote the answer."""
         self._final = False
-        self._running: set[int] = set()
-        self.finishes: dict[int, str] = {}
         self._numbered: dict[int, int] = {}
         self._open: dict[int, _Open] = {}
 
@@ -96,23 +90,12 @@ class Gemini:
         chunks: list[AnyChunk] = []
         try:
             said = _DECODER.decode(payload)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            self._odd(payload, chunks)
+        except UNREADABLE:
+            for odd in self._odd_ones(payload):
+                self._take(leniently(odd), chunks)
         else:
             self._take(said, chunks)
         return chunks
-
-    def fail(self, reported: object) -> None:
-        """Take an error object in; the first one counts."""
-        if self.error is None:
-            said = dict(unwrap(reported))
-            said.setdefault("type", said.get("status"))
-            self.error = provider_error(
-                self.provider,
-                said,
-                what="reported an error in mid-stream",
-                retry_after=_retry_delay(said.get("details")),
-            )
 
     @property
     def complete(self) -> bool:
@@ -154,15 +137,20 @@ class Gemini:
         if said.error:
             self.fail(said.error)
 
-    def _odd(self, payload: bytes, chunks: list[AnyChunk]) -> None:
-        """A payload that the strict decoder refused."""
-        if payload.strip() == b"[DONE]":
-            return  # a gateway's marker; the end of the body is the end
-        for odd in [lenient(payload)] if payload.lstrip()[:1] != b"[" else _listed(payload):
-            if odd is None:
-                self.malformed += 1
-            else:
-                self._take(leniently(odd), chunks)
+    def _odd_ones(self, payload: bytes) -> list[dict[str, Any]]:
+        """An odd payload; or several in a list, as errors come in the array form."""
+        if payload.lstrip().startswith(b"["):
+            wrapped = lenient(b'{"items":' + payload + b"}") or {}
+            found = items_in(wrapped.get("items"))
+            if found and all(isinstance(item, dict) for item in found):
+                return found
+        return [self._odd(payload)]
+
+    def _failure(self, reported: object) -> ProviderError:
+        said = dict(unwrap(reported))
+        said.setdefault("type", said.get("status"))
+        delay = _retry_delay(said.get("details"))
+        return provider_error(self.provider, said, what=IN_MID_STREAM, retry_after=delay)
 
     # -- candidates --------------------------------------------------------------------------------
 
@@ -174,11 +162,9 @@ class Gemini:
                 self._part(part, index, chunks)
         reason = candidate.finish_reason
         if reason not in _UNSPECIFIED:
-            self.finishes[index] = str(reason)
-            self._running.discard(index)
             if index == 0 or self.finish is None:
-                self.finish = str(reason)
                 self.finish_message = candidate.finish_message
+            self._finished(str(reason), index)
         elif index not in self.finishes:
             self._running.add(index)
 
@@ -200,7 +186,7 @@ class Gemini:
             call = part.tool_call
             name = None if call.tool_type is None else str(call.tool_type)
             own = FunctionCall(name=name, id=call.id, args=call.args)
-            self._begin(own, choice, chunks, kind="toolCall", arguments=_arguments(call.args))
+            self._begin(own, choice, chunks, kind="toolCall", arguments=whole_arguments(call.args))
         for field, raw in (
             (b"inlineData", part.inline_data),
             (b"fileData", part.file_data),
@@ -221,7 +207,7 @@ class Gemini:
             if not (call.name or call.id or call.partial_args or bytes(call.args)):
                 return  # the end of a call that was never begun
             if not (call.partial_args or call.will_continue):
-                self._begin(call, choice, chunks, arguments=_arguments(call.args))
+                self._begin(call, choice, chunks, arguments=whole_arguments(call.args))
                 return
             number = self._begin(call, choice, chunks)
             given = mapping_in(lenient(bytes(call.args)))
@@ -266,19 +252,6 @@ def _value(piece: PartialArg) -> str | int | float | msgspec.UnsetType | None:
         if value is not UNSET:
             return value
     return UNSET if piece.null_value is UNSET else None
-
-
-def _arguments(raw: msgspec.Raw) -> str:
-    """Whole arguments as they were written, `{}` where there are none."""
-    text = bytes(raw).decode("utf-8", "replace")
-    return "{}" if text in {"", "null"} else text
-
-
-def _listed(payload: bytes) -> list[dict[str, Any] | None]:
-    """Objects in a list, as errors come in the array form; one None when it is none of objects."""
-    wrapped = lenient(b'{"items":' + payload + b"}") or {}
-    found = items_in(wrapped.get("items"))
-    return found if found and all(isinstance(item, dict) for item in found) else [None]
 
 
 def _retry_delay(details: object) -> float | None:

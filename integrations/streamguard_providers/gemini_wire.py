@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from streamguard_providers.dialects import items_in, mapping_in, number_in, raw_in, text_in
+from streamguard_providers.dialects import items_in, mapping_in, number_in, raw_in, text_in, word_in
 
 UNSET: Final = msgspec.UNSET
 
@@ -97,10 +97,8 @@ def leniently(odd: dict[str, Any]) -> Said:
 
 
 def _word(value: object) -> str | int | None:
-    """An enum's value, as a name or a number; an object is a reason all the same."""
-    if value is None or isinstance(value, int):
-        return value
-    return text_in(value) if isinstance(value, str) else str(value)[:64]
+    """An enum's value, as a name or a number."""
+    return value if isinstance(value, int) else word_in(value)
 
 
 def _lenient_candidate(value: object) -> Candidate:

@@ -9,16 +9,16 @@ import msgspec
 
 from streamguard_core import AnyChunk, Chunk, ChunkKind, Usage
 from streamguard_providers.dialects import (
+    UNREADABLE,
+    DialectBase,
     ToolFragment,
     items_in,
-    lenient,
     mapping_in,
     number_in,
     raw_in,
     text_in,
     tool_chunk,
 )
-from streamguard_providers.errors import ProviderError, provider_error
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -66,39 +66,28 @@ _COUNTERS: Final = (
 )
 
 
-class Ollama:
+class Ollama(DialectBase):
     """Reads one response of `/api/chat` or `/api/generate`. See `Dialect`."""
 
     name: ClassVar[str] = "ollama"
-    blocked: str | None = None  # nothing is filtered there
 
     def __init__(self, provider: str = "ollama") -> None:
-        self.provider = provider
-        self.finish: str | None = None
-        self.reported: Mapping[str, Any] | None = None
-        self.error: ProviderError | None = None
-        self.done = False
-        self.model: str | None = None
-        self.malformed = 0
+        super().__init__(provider)
         self._calls = 0
 
     def decode(self, payload: bytes) -> list[AnyChunk]:
         """Read one line and return its chunks."""
         try:
             said = _DECODER.decode(payload)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            odd = lenient(payload)
-            if odd is None:
-                self.malformed += 1
-                return []
-            said = _leniently(odd)
+        except UNREADABLE:
+            said = _leniently(self._odd(payload))
         chunks: list[AnyChunk] = []
         if self.model is None:
             self.model = said.model
         if self.error is None:
             self._content(said, chunks)
         if said.done_reason is not None:
-            self.finish = said.done_reason
+            self._finished(said.done_reason)
         if said.done:
             self.done = True
             counters = {name: getattr(said, name) for name in _COUNTERS}
@@ -108,27 +97,18 @@ class Ollama:
             self.fail(said.error)
         return chunks
 
-    def fail(self, reported: object) -> None:
-        """Take an error object in; the first one counts."""
-        if self.error is None:
-            self.error = provider_error(
-                self.provider, reported, what="reported an error in mid-stream"
-            )
-
     @property
     def complete(self) -> bool:
         """True once `done` was seen, or the reason without it, which some servers send instead."""
         return self.done or self.finish is not None
 
     @property
-    def finishes(self) -> Mapping[int, str]:
-        """The reason of the last line; there is one choice."""
-        return {} if self.finish is None else {0: self.finish}
-
-    @property
     def usage(self) -> Usage | None:
         """The counters of the last line, normalised; they are final."""
         return None if self.reported is None else ollama_usage(self.reported)
+
+    def _marked(self) -> None:
+        self.malformed += 1  # it is no line of this format, nor of a gateway to it
 
     def _content(self, said: _Said, chunks: list[AnyChunk]) -> None:
         message = said.message

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
 
 from streamguard_core import AnyChunk, Chunk, ChunkKind, Usage
 from streamguard_providers.dialects import (
+    UNREADABLE,
+    DialectBase,
     ToolFragment,
     items_in,
     lenient,
@@ -16,7 +17,6 @@ from streamguard_providers.dialects import (
     text_in,
     tool_chunk,
 )
-from streamguard_providers.errors import ProviderError, provider_error
 from streamguard_providers.openai_usage import openai_usage
 from streamguard_providers.openai_wire import Choice, Delta, Function, Said, ToolCall, leniently
 
@@ -26,27 +26,19 @@ _FILTERED: Final = "content_filter"
 _NO_REASON: Final = frozenset({"", "null"})
 
 
-class OpenAIChat:
+class OpenAIChat(DialectBase):
     """Reads one response of `/chat/completions`. See `Dialect`."""
 
     name: ClassVar[str] = "openai-chat"
 
     def __init__(self, provider: str = "openai") -> None:
-        self.provider = provider
-        self.finish: str | None = None
-        self.reported: Mapping[str, Any] | None = None
-        self.error: ProviderError | None = None
-        self.done = False
-        self.model: str | None = None
-        self.malformed = 0
-        self.finishes: dict[int, str] = {}
+        super().__init__(provider)
         self._final = False
         self._usage_owed = False
         self._inner_usage: dict[str, Any] | None = None
         """The usage of a payload, where it stands in one of its choices."""
         self._failed: object = None
         """The error of a choice."""
-        self._running: set[int] = set()
         self._by_delta: set[int] = set()
         """The choices that came in deltas: a whole message beside them says nothing new."""
         self._calls: dict[int, Calls] = {}
@@ -55,15 +47,8 @@ class OpenAIChat:
         """Read one payload and return its chunks."""
         try:
             said = _DECODER.decode(payload)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            if payload.strip() == b"[DONE]":
-                self.done = True
-                return []
-            odd = lenient(payload)
-            if odd is None:
-                self.malformed += 1
-                return []
-            said = leniently(odd)
+        except UNREADABLE:
+            said = leniently(self._odd(payload))
         chunks: list[AnyChunk] = []
         if not self.model:
             self.model = said.model or None
@@ -77,13 +62,6 @@ class OpenAIChat:
         elif self._failed is not None:
             self.fail(self._failed)
         return chunks
-
-    def fail(self, reported: object) -> None:
-        """Take an error object in; the first one counts."""
-        if self.error is None:
-            self.error = provider_error(
-                self.provider, reported, what="reported an error in mid-stream"
-            )
 
     @property
     def complete(self) -> bool:
@@ -110,6 +88,9 @@ class OpenAIChat:
     def _all_finished(self) -> bool:
         return bool(self.finishes) and not self._running
 
+    def _marked(self) -> None:
+        self.done = True
+
     def _choice(self, choice: Choice, chunks: list[AnyChunk]) -> None:
         index = choice.index or 0
         if choice.delta is not None:
@@ -119,21 +100,15 @@ class OpenAIChat:
             self._delta(choice.message, index, chunks)
         reason = choice.finish_reason
         if reason is not None and reason not in _NO_REASON:
-            self._finish(reason, index)
+            self._finished(reason, index)
+            if reason == "error" and self._failed is None:
+                self._failed = {"code": "finish_reason_error"}
         elif index not in self.finishes:
             self._running.add(index)
         if choice.usage:
             self._inner_usage = choice.usage
         if choice.error:
             self._failed = choice.error
-
-    def _finish(self, reason: str, index: int) -> None:
-        self.finishes[index] = reason
-        self._running.discard(index)
-        if index == 0 or self.finish is None:
-            self.finish = reason
-        if reason == "error" and self._failed is None:
-            self._failed = {"code": "finish_reason_error"}
 
     def _delta(self, delta: Delta, index: int, chunks: list[AnyChunk]) -> None:
         # The same thoughts may stand in several fields: the first found is taken.

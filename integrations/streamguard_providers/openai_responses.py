@@ -9,6 +9,8 @@ import msgspec
 
 from streamguard_core import AnyChunk, Chunk, ChunkKind, Usage
 from streamguard_providers.dialects import (
+    UNREADABLE,
+    DialectBase,
     ToolFragment,
     items_in,
     lenient,
@@ -17,7 +19,7 @@ from streamguard_providers.dialects import (
     text_in,
     tool_chunk,
 )
-from streamguard_providers.errors import ProviderError, provider_error
+from streamguard_providers.errors import ProviderError
 from streamguard_providers.openai_responses_wire import (
     Item,
     Response,
@@ -74,7 +76,7 @@ _ENDED: Final = frozenset({"completed", "incomplete"})
 _OVER: Final = _ENDED | {"failed", "cancelled"}
 
 
-class OpenAIResponses:
+class OpenAIResponses(DialectBase):
     """Reads one response of `/responses`. See `Dialect`.
 
     `finish` is the status of the terminal event, `completed` or `incomplete`; why an answer is
@@ -85,13 +87,7 @@ class OpenAIResponses:
     name: ClassVar[str] = "openai-responses"
 
     def __init__(self, provider: str = "openai") -> None:
-        self.provider = provider
-        self.finish: str | None = None
-        self.reported: Mapping[str, Any] | None = None
-        self.error: ProviderError | None = None
-        self.done = False
-        self.model: str | None = None
-        self.malformed = 0
+        super().__init__(provider)
         self.response_id: str | None = None
         """What the response can be cancelled and looked up by, from its first event on."""
         self.incomplete_reason: str | None = None
@@ -107,14 +103,8 @@ class OpenAIResponses:
         """Read one payload and return its chunks."""
         try:
             said = _DECODER.decode(payload)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            if payload.strip() == b"[DONE]":
-                return []  # a gateway's; the terminal event is the end
-            odd = lenient(payload)
-            if odd is None:
-                self.malformed += 1
-                return []
-            said = leniently(odd)
+        except UNREADABLE:
+            said = leniently(self._odd(payload))
         chunks: list[AnyChunk] = []
         kind = said.type
         if kind is None:
@@ -137,27 +127,6 @@ class OpenAIResponses:
             self.response_id = self.response_id or said.response.id
         return chunks
 
-    def fail(self, reported: object) -> None:
-        """Take an error object in; the first one counts."""
-        if self.error is None:
-            flat = mapping_in(reported)
-            if flat is not None and flat.get("type") == "error" and "error" not in flat:
-                # The type of the event is not that of the error.
-                reported = {name: value for name, value in flat.items() if name != "type"}
-            self.error = provider_error(
-                self.provider, reported, what="reported an error in mid-stream"
-            )
-
-    @property
-    def complete(self) -> bool:
-        """True once the terminal event was seen, and it was not that of a failure."""
-        return self.done and self.error is None
-
-    @property
-    def finishes(self) -> Mapping[int, str]:
-        """The status of the terminal event; there is one choice."""
-        return {} if self.finish is None else {0: self.finish}
-
     @property
     def blocked(self) -> str | None:
         """`content_filter` where the answer is incomplete for that."""
@@ -167,6 +136,13 @@ class OpenAIResponses:
     def usage(self) -> Usage | None:
         """The usage of the terminal event, normalised; no other event has one that counts."""
         return None if self.reported is None else responses_usage(self.reported, final=self.done)
+
+    def _failure(self, reported: object) -> ProviderError:
+        flat = mapping_in(reported)
+        if flat is not None and flat.get("type") == "error" and "error" not in flat:
+            # The type of the event is not that of the error.
+            reported = {name: value for name, value in flat.items() if name != "type"}
+        return super()._failure(reported)
 
     # -- content -----------------------------------------------------------------------------------
 
@@ -257,7 +233,7 @@ class OpenAIResponses:
         if response.usage:
             self.reported = response.usage
         if status in _ENDED:
-            self.finish = status
+            self._finished(status)
         else:
             self.fail(response.error or {"code": status})
         self.incomplete_reason = text_in((response.incomplete_details or {}).get("reason"))

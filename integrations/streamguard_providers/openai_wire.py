@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from streamguard_providers.dialects import items_in, mapping_in, number_in, text_in
+from streamguard_providers.dialects import items_in, mapping_in, number_in, text_in, word_in
 
 
 class Function(msgspec.Struct, gc=False):
@@ -94,14 +94,12 @@ def _lenient_choice(value: object) -> Choice | None:
     odd = mapping_in(value)
     if odd is None:
         return None
-    finish = odd.get("finish_reason")
     return Choice(
         index=number_in(odd.get("index")),
         delta=_lenient_delta(odd.get("delta")),
         message=_lenient_delta(odd.get("message")),
         text=text_in(odd.get("text")),
-        # A number or an object is a reason all the same.
-        finish_reason=text_in(finish) if isinstance(finish, str | None) else str(finish)[:64],
+        finish_reason=word_in(odd.get("finish_reason")),
         usage=mapping_in(odd.get("usage")),
         error=odd.get("error"),
     )
