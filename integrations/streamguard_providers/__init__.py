@@ -28,7 +28,8 @@ from streamguard_providers.results import End, EndState, Obstacle, StreamAccumul
 from streamguard_providers.retries import Retries
 from streamguard_providers.route import Route, RoutedCall, RouteHealth
 from streamguard_providers.router import RoutedProducer, Router, RouterOptions
-from streamguard_providers.sse import SSEDecoder, SSEEvent
+from streamguard_providers.sse import SSEDecoder
+from streamguard_providers.sse_event import SSEEvent
 from streamguard_providers.stream_decoder import StreamDecoder
 from streamguard_providers.termination import (
     Evidence,

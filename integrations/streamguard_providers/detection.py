@@ -13,7 +13,7 @@ from streamguard_providers.ollama_dialect import Ollama
 from streamguard_providers.openai_chat import OpenAIChat
 from streamguard_providers.openai_completions import OpenAICompletions
 from streamguard_providers.openai_responses import OpenAIResponses
-from streamguard_providers.sse import SSEEvent
+from streamguard_providers.sse_event import SSEEvent
 
 _CLASSES: Final = (OpenAIChat, OpenAICompletions, OpenAIResponses, Anthropic, Gemini, Ollama)
 #: The dialects by their names.

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from streamguard_providers.sse import MAX_EVENT_BYTES
+from streamguard_providers.framing import MAX_EVENT_BYTES
 
 #: One step of a path of RFC 9535: `.name`, `[0]`, `['name']`, `["name"]`.
 _STEP: Final = re.compile(

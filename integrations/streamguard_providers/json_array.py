@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from streamguard_core import UsageError
-from streamguard_providers.errors import EventTooLarge
-from streamguard_providers.sse import MAX_EVENT_BYTES
+from streamguard_providers.framing import BOM, MAX_EVENT_BYTES, Framing, fed_after_close
 
-_BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
 _QUOTE: Final = 34
 _OPENING: Final = (b"{", b"[")
@@ -40,7 +37,7 @@ _BETWEEN: Final = re.compile(
 )
 
 
-class JSONArrayDecoder:
+class JSONArrayDecoder(Framing):
     r"""Turns the bytes of one JSON array into its items; how they are cut makes no difference.
 
     An item is handed over with its last byte, without waiting for the comma. What is between items
@@ -58,25 +55,10 @@ class JSONArrayDecoder:
         [b'{"a":"]}"}']
     """
 
-    __slots__ = (
-        "_base",
-        "_closed",
-        "_depth",
-        "_ended",
-        "_escaped",
-        "_in_string",
-        "_max",
-        "_start",
-        "_tail",
-        "offset",
-        "truncated",
-        "unterminated",
-    )
+    __slots__ = ("_base", "_depth", "_ended", "_escaped", "_in_string", "_start")
 
     def __init__(self, max_item_bytes: int = MAX_EVENT_BYTES) -> None:
-        if max_item_bytes < 1:
-            raise UsageError(f"max_item_bytes={max_item_bytes} was given; it is at least 1")
-        self._max = max_item_bytes
+        super().__init__(max_item_bytes, "max_item_bytes")
         self._start: bytes | None = b""
         """What came before the first byte that says array or not; None once that is decided."""
         self._base = 0
@@ -85,19 +67,7 @@ class JSONArrayDecoder:
         self._in_string = False
         self._escaped = False
         """The last byte was a backslash in a string: the next one means nothing."""
-        self._tail = bytearray()
-        """The unfinished item."""
         self._ended = False
-        self._closed = False
-        self.offset = 0
-        self.unterminated = False
-        """The array had no `]`; its items were handed over all the same."""
-        self.truncated = False
-        """The stream ended within an item, which was dropped."""
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<{type(self).__name__} {state}, {self.offset} bytes>"
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes in and return the items they complete.
@@ -107,9 +77,7 @@ class JSONArrayDecoder:
             UsageError: when the decoder is closed.
         """
         if self._closed:
-            raise UsageError(
-                "feed() is not allowed after close() or EventTooLarge: make a new decoder"
-            )
+            raise fed_after_close()
         self.offset += len(data)
         if self._start is not None:
             data = self._opened(data)
@@ -133,10 +101,10 @@ class JSONArrayDecoder:
     def _opened(self, data: bytes) -> bytes:
         """Pass over what may stand before the body, and see whether it is an array."""
         start = (self._start or b"") + data
-        if len(start) < len(_BOM) and _BOM.startswith(start):
+        if len(start) < len(BOM) and BOM.startswith(start):
             self._start = start
             return b""
-        body = start.removeprefix(_BOM).lstrip(_BLANK)
+        body = start.removeprefix(BOM).lstrip(_BLANK)
         if not body:
             # One blank says as much as many; a byte order mark after it is none.
             self._start = b" "
@@ -198,9 +166,7 @@ class JSONArrayDecoder:
     def _item(self, piece: bytes, at: int, items: list[bytes]) -> int:
         """Hand over an item whose last piece this is; blanks are none. Returns where it ends."""
         if self._tail:
-            self._tail += piece
-            piece = bytes(self._tail)
-            self._tail.clear()
+            piece = self._joined(piece)
         item = piece.strip(_BLANK)
         if len(item) > self._max:
             self._refuse()
@@ -209,13 +175,4 @@ class JSONArrayDecoder:
         return at
 
     def _keep(self, piece: bytes) -> None:
-        if not self._tail:
-            piece = piece.lstrip(_BLANK)
-        self._tail += piece
-        if len(self._tail) > self._max:
-            self._refuse()
-
-    def _refuse(self) -> None:
-        self._closed = True
-        self._tail.clear()
-        raise EventTooLarge(self._max, self.offset)
+        super()._keep(piece if self._tail else piece.lstrip(_BLANK))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from streamguard_core import UsageError
-from streamguard_providers.errors import EventTooLarge
-from streamguard_providers.sse import MAX_EVENT_BYTES, is_whole
+from streamguard_providers.framing import BOM, MAX_EVENT_BYTES, Framing, fed_after_close, is_whole
 
 
-class NDJSONDecoder:
+class NDJSONDecoder(Framing):
     r"""Turns the bytes of a stream into lines; a line ends at LF only, blank lines are nothing.
 
     Args:
@@ -21,24 +19,11 @@ class NDJSONDecoder:
         [b'{"a":1}']
     """
 
-    __slots__ = ("_closed", "_max", "_started", "_tail", "offset", "truncated", "unterminated")
+    __slots__ = ("_started",)
 
     def __init__(self, max_line_bytes: int = MAX_EVENT_BYTES) -> None:
-        if max_line_bytes < 1:
-            raise UsageError(f"max_line_bytes={max_line_bytes} was given; it is at least 1")
-        self._max = max_line_bytes
-        self._tail = bytearray()
+        super().__init__(max_line_bytes, "max_line_bytes")
         self._started = False
-        self._closed = False
-        self.offset = 0
-        self.unterminated = False
-        """The last line had no LF and was handed over all the same."""
-        self.truncated = False
-        """The stream ended within a line, which was dropped."""
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<{type(self).__name__} {state}, {self.offset} bytes>"
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes in and return the lines they complete, without their ends.
@@ -48,9 +33,7 @@ class NDJSONDecoder:
             UsageError: when the decoder is closed.
         """
         if self._closed:
-            raise UsageError(
-                "feed() is not allowed after close() or EventTooLarge: make a new decoder"
-            )
+            raise fed_after_close()
         self.offset += len(data)
         end = data.rfind(b"\n") + 1
         if not end:
@@ -58,9 +41,7 @@ class NDJSONDecoder:
             return []
         whole = data[:end]
         if self._tail:
-            self._tail += whole
-            whole = bytes(self._tail)
-            self._tail.clear()
+            whole = self._joined(whole)
         if end < len(data):
             self._keep(data[end:])
         return self._lines(whole)
@@ -93,14 +74,4 @@ class NDJSONDecoder:
         if self._started:
             return whole
         self._started = True
-        return whole.removeprefix(b"\xef\xbb\xbf")
-
-    def _keep(self, data: bytes) -> None:
-        self._tail += data
-        if len(self._tail) > self._max:
-            self._refuse()
-
-    def _refuse(self) -> None:
-        self._closed = True
-        self._tail.clear()
-        raise EventTooLarge(self._max, self.offset)
+        return whole.removeprefix(BOM)

@@ -8,16 +8,11 @@ servers report a failure, is handed over as an event of that name.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NoReturn
 
-import msgspec
+from streamguard_providers.framing import BOM, MAX_EVENT_BYTES, Framing, fed_after_close, is_whole
+from streamguard_providers.sse_event import SSEEvent
 
-from streamguard_core import UsageError
-from streamguard_providers.errors import EventTooLarge
-
-MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
-
-_BOM: Final = b"\xef\xbb\xbf"
 _LF: Final = 10
 _COLON: Final = 58
 _DATA: Final = b"data: "
@@ -38,33 +33,7 @@ _MAX_SAMPLE: Final = 64
 _MAX_DIGITS: Final = 18
 
 
-class SSEEvent(msgspec.Struct, frozen=True, gc=False):
-    """One dispatched event, as bytes; decoding is left to whoever needs text.
-
-    Args:
-        data: the data lines joined with LF.
-        event: the event's name; empty where the standard says `message`.
-        id: the last event id at dispatch; it persists from event to event.
-        retry: the reconnection time this event's block set, in milliseconds.
-    """
-
-    data: bytes
-    event: bytes = b""
-    id: bytes = b""
-    retry: int | None = None
-
-    @property
-    def type(self) -> str:
-        """The event's name, `message` where it has none."""
-        return self.event.decode("utf-8", "replace") or "message"
-
-    @property
-    def text(self) -> str:
-        """The data as text; invalid UTF-8 becomes U+FFFD."""
-        return self.data.decode("utf-8", "replace")
-
-
-class SSEDecoder:
+class SSEDecoder(Framing):
     r"""Turns the bytes of a stream into events; how the bytes are cut makes no difference.
 
     Args:
@@ -84,13 +53,11 @@ class SSEDecoder:
     __slots__ = (
         "_at_block",
         "_block_retry",
-        "_closed",
         "_data",
         "_discarding",
         "_event",
         "_has_data",
         "_id",
-        "_max",
         "_max_rest",
         "_open",
         "_rest",
@@ -98,24 +65,17 @@ class SSEDecoder:
         "_skip_lf",
         "_start",
         "_strict",
-        "_tail",
         "comments",
         "last_event_id",
-        "offset",
         "retry",
-        "truncated",
         "unknown_fields",
         "unknown_sample",
-        "unterminated",
     )
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES, *, strict: bool = False) -> None:
-        if max_event_bytes < 1:
-            raise UsageError(f"max_event_bytes={max_event_bytes} was given; it is at least 1")
-        self._max = max_event_bytes
+        super().__init__(max_event_bytes, "max_event_bytes")
         self._max_rest = min(_MAX_REST, max_event_bytes)
         self._strict = strict
-        self._closed = False
         self._at_block = False
         """Nothing of a block has been read yet, but for `_rest`."""
         self._start: bytes | None = b""
@@ -123,8 +83,6 @@ class SSEDecoder:
         self._skip_lf = False
         self._rest = b""
         """The beginning of a block that is not being read line by line yet; no CR is in it."""
-        self._tail = bytearray()
-        """The unfinished line."""
         self._discarding = False
         """The unfinished line is a comment or an unknown field: it need not be kept."""
         self._open = False
@@ -141,15 +99,6 @@ class SSEDecoder:
         self.unknown_fields = 0
         self.unknown_sample = b""
         """The beginning of the first line that was no field of the standard."""
-        self.offset = 0
-        self.unterminated = False
-        """The last event had no blank line and was handed over all the same."""
-        self.truncated = False
-        """The stream ended within an event, which was dropped."""
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<{type(self).__name__} {state}, {self.offset} bytes>"
 
     def feed(self, data: bytes) -> list[SSEEvent]:
         """Take bytes in and return the events they complete.
@@ -247,9 +196,7 @@ class SSEDecoder:
     def _rest_of_block(self, data: bytes, events: list[SSEEvent]) -> bytes:
         """Read the block that has been begun to its end; returns what comes after it."""
         if self._closed:
-            raise UsageError(
-                "feed() is not allowed after close() or EventTooLarge: make a new decoder"
-            )
+            raise fed_after_close()
         if self._start is not None:
             data = self._without_bom(data)
             if self._start is not None:
@@ -282,7 +229,11 @@ class SSEDecoder:
                 self._keep(data)
             return
         whole = data[:end]
-        if self._tail or self._discarding:
+        if self._discarding:
+            # The rest of the line goes, with its end: ignored lines leave no trace.
+            self._discarding = False
+            whole = whole[whole.index(b"\n") + 1 :]
+        elif self._tail:
             whole = self._joined(whole)
         self._parse(whole, events)
         if end < len(data):
@@ -359,19 +310,19 @@ class SSEDecoder:
     def _without_bom(self, data: bytes) -> bytes:
         """Strip one leading byte order mark, which may come in three pieces."""
         start = (self._start or b"") + data
-        if len(start) < len(_BOM) and _BOM.startswith(start):
+        if len(start) < len(BOM) and BOM.startswith(start):
             self._start = start
             return b""
         self._start = None
-        return start.removeprefix(_BOM)
+        return start.removeprefix(BOM)
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, piece: bytes) -> None:
         """Keep a piece of an unfinished line, unless the line is known to be nothing."""
         if self._discarding:
             return
         tail = self._tail
         judged = len(tail) >= _LONGEST_FIELD
-        tail += data
+        tail += piece
         if not judged and (
             tail[0] == _COLON or (len(tail) >= _LONGEST_FIELD and not tail.startswith(_FIELDS))
         ):
@@ -386,24 +337,11 @@ class SSEDecoder:
         self._tail.clear()
         self._discarding = True
 
-    def _joined(self, whole: bytes) -> bytes:
-        """Complete the unfinished line with what has come."""
-        if self._discarding:
-            self._discarding = False
-            # The rest of the line goes, with its end: ignored lines leave no trace.
-            return whole[whole.index(b"\n") + 1 :]
-        self._tail += whole
-        joined = bytes(self._tail)
-        self._tail.clear()
-        return joined
-
-    def _refuse(self) -> None:
-        self._closed = True
+    def _refuse(self) -> NoReturn:
         self._at_block = False
         self._rest = b""
-        self._tail.clear()
         self._data.clear()
-        raise EventTooLarge(self._max, self.offset)
+        super()._refuse()
 
 
 def _end_of_block(data: bytes) -> int:
@@ -413,17 +351,3 @@ def _end_of_block(data: bytes) -> int:
         return end + 2
     end = data.find(_CRLF_END)
     return end + 4 if end >= 0 else len(data)
-
-
-def is_whole(data: bytes) -> bool:
-    """True for the data of a complete LLM event: one whole JSON object or array, or `[DONE]`."""
-    data = data.strip()
-    if data == b"[DONE]":
-        return True
-    if not data.startswith((b"{", b"[")):
-        return False  # a number or a word may have been cut anywhere and still look whole
-    try:
-        msgspec.json.decode(data)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return False
-    return True

@@ -11,6 +11,7 @@ from streamguard_providers.anthropic_messages import Anthropic
 from streamguard_providers.detection import Detector, dialect_named
 from streamguard_providers.dialects import Dialect, lenient
 from streamguard_providers.errors import ProviderError, provider_error
+from streamguard_providers.framing import BOM
 from streamguard_providers.gemini import Gemini
 from streamguard_providers.json_array import JSONArrayDecoder
 from streamguard_providers.ndjson import NDJSONDecoder
@@ -26,7 +27,7 @@ LINES: Final = frozenset({"application/x-ndjson", "application/jsonl", "applicat
 _MAX_BODY: Final = 4 * 1024 * 1024
 _GZIP: Final = b"\x1f\x8b"
 #: What may stand before a document: blanks, and the bytes of a byte order mark, cut anywhere.
-_BEFORE: Final = b"\xef\xbb\xbf \t\r\n"
+_BEFORE: Final = BOM + b" \t\r\n"
 _log = logging.getLogger("streamguard.providers")
 
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamguard_core import UsageError
-from streamguard_providers import EventTooLarge, NDJSONDecoder
+from streamguard_providers import NDJSONDecoder
 
 CASES = [
     ("lines", b'{"a":1}\n{"b":2}\n', [b'{"a":1}', b'{"b":2}']),
@@ -44,22 +43,6 @@ def test_cuts_make_no_difference(lines: list[bytes], data: st.DataObject) -> Non
     assert pieces.truncated == whole.truncated
 
 
-@pytest.mark.parametrize("size", [1, 50, 1000])
-def test_a_line_has_a_limit(size: int) -> None:
-    """Past the limit the decoder refuses and takes nothing in any more."""
-    decoder = NDJSONDecoder(max_line_bytes=100)
-    data = b"{" + b" " * 200 + b"}\n"
-
-    def feed_all() -> None:
-        for at in range(0, len(data), size):
-            decoder.feed(data[at : at + size])
-
-    with pytest.raises(EventTooLarge):
-        feed_all()
-    with pytest.raises(UsageError):
-        decoder.feed(b"{}\n")
-
-
 def test_says_how_it_ended() -> None:
     """A whole last line without its end is handed over and told of; half of one is dropped and told of."""
     whole, half = NDJSONDecoder(), NDJSONDecoder()
@@ -67,7 +50,3 @@ def test_says_how_it_ended() -> None:
     half.feed(b"{")
     assert (whole.close(), whole.unterminated, whole.truncated) == ([b"{}"], True, False)
     assert (half.close(), half.unterminated, half.truncated) == ([], False, True)
-    assert half.close() == []
-    with pytest.raises(UsageError, match="at least 1"):
-        NDJSONDecoder(0)
-    assert repr(whole) == "<NDJSONDecoder closed, 2 bytes>"

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamguard_core import ProducerError, UsageError
 from streamguard_providers import EventTooLarge, SSEDecoder, SSEEvent
 
 from .support import CORPORA, cuts
@@ -246,30 +245,6 @@ def test_says_how_it_ended() -> None:
     assert nothing.truncated is False
 
 
-@pytest.mark.parametrize("size", [1, 100, 10_000])
-@pytest.mark.parametrize(
-    "line", [b"data: " + b"x" * 300, b"data: xxxx\n" * 30, b"event: " + b"x" * 300]
-)
-def test_an_event_has_a_limit(line: bytes, size: int) -> None:
-    """Past the limit the decoder refuses with limit and offset, and takes nothing in any more."""
-    decoder = SSEDecoder(max_event_bytes=200)
-    data = line + b"\n\n"
-
-    def feed_all() -> None:
-        for at in range(0, len(data), size):
-            decoder.feed(data[at : at + size])
-
-    with pytest.raises(EventTooLarge) as caught:
-        feed_all()
-    assert isinstance(caught.value, ProducerError)
-    assert caught.value.limit == 200
-    assert 0 < caught.value.offset <= len(data)
-    assert "200 bytes" in str(caught.value)
-    with pytest.raises(UsageError):
-        decoder.feed(b"data: a\n\n")
-    assert decoder.close() == []
-
-
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_events_up_to_the_limit_pass(size: int) -> None:
     """The limit is per event, and the same however the bytes come."""
@@ -337,14 +312,3 @@ def test_an_error_field_is_an_event() -> None:
     events = [(event.type, event.data) for event in SSEDecoder().feed(stream)]
     assert events == [("message", b"a"), ("error", b'{"code":500}'), ("message", b"b")]
     assert [event.data for event in SSEDecoder(strict=True).feed(stream)] == [b"a", b"b"]
-
-
-def test_closing_is_final() -> None:
-    """Nothing may be fed after the end, and a limit must be positive."""
-    decoder = SSEDecoder()
-    decoder.close()
-    with pytest.raises(UsageError, match=r"after close\(\)"):
-        decoder.feed(b"")
-    with pytest.raises(UsageError, match="at least 1"):
-        SSEDecoder(0)
-    assert repr(decoder) == "<SSEDecoder closed, 0 bytes>"
