@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,6 +63,7 @@ _RECORDED: Final[Mapping[str, str]] = {
     "gemini": "gemini.vertex.6145fbc6.sse",
     "ollama": "ollama.ollama.ad0c3395.ndjson",
 }
+_WORDS: Final = tuple(f"word{number} " for number in range(200))
 _CHAT: Final = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 _USAGE: Final = {"promptTokenCount": 9, "candidatesTokenCount": 5, "totalTokenCount": 14}
 
@@ -70,7 +71,7 @@ _USAGE: Final = {"promptTokenCount": 9, "candidatesTokenCount": 5, "totalTokenCo
 def stream(dialect: str, size: int) -> Stream:
     """A stream of a dialect, about `size` bytes long."""
     recorded = CORPORA / "streams" / _RECORDED[dialect]
-    body = recorded.read_bytes() if recorded.exists() else b"".join(_made(dialect))
+    body = recorded.read_bytes() if recorded.exists() else b"".join(_MADE[dialect]())
     separator = b"\n" if dialect == "ollama" else b"\r\n\r\n" if b"\r\n\r\n" in body else b"\n\n"
     events = [event + separator for event in body.split(separator) if event]
     head, middle, tail = events[:_FRAME], events[_FRAME:-_FRAME], events[-_FRAME:]
@@ -88,84 +89,75 @@ def one_event(size: int, line: int | None = None) -> bytes:
     """One event of `size` bytes of data, in one line or in lines of `line` bytes."""
     if line is None:
         return b"data: " + b"x" * size + b"\n\n"
-    return (
-        b"data: " + b"x" * line + b"\n"
-        if size <= line
-        else b"".join([b"data: " + b"x" * line + b"\n"] * (size // line) + [b"\n"])
-    )
+    return (b"data: " + b"x" * line + b"\n") * (size // line) + b"\n"
 
 
-def _made(dialect: str) -> list[bytes]:
-    """Events in the form of each provider's documentation."""
-    words = [f"word{number} " for number in range(200)]
-    made: list[object]
-    match dialect:
-        case "openai-chat":
-            made = [
-                {**_CHAT, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
-            ]
-            made += [
-                {
-                    **_CHAT,
-                    "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}],
-                }
-                for word in words
-            ]
-            made += [{**_CHAT, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
-            return [*map(_data, made), b"data: [DONE]\n\n"]
-        case "openai-responses":
-            part = {
-                "type": "response.output_text.delta",
-                "item_id": "i",
-                "output_index": 0,
-                "content_index": 0,
-            }
-            made = [{"type": "response.created", "response": {"id": "r", "status": "in_progress"}}]
-            made += [{**part, "delta": word} for word in words]
-            made += [{"type": "response.completed", "response": {"id": "r", "status": "completed"}}]
-        case "anthropic":
-            usage = {"input_tokens": 9, "output_tokens": 1}
-            made = [{"type": "message_start", "message": {"id": "m", "model": "m", "usage": usage}}]
-            made += [
-                {
-                    "type": "content_block_start",
-                    "index": 0,
-                    "content_block": {"type": "text", "text": ""},
-                }
-            ]
-            made += [
-                {
-                    "type": "content_block_delta",
-                    "index": 0,
-                    "delta": {"type": "text_delta", "text": word},
-                }
-                for word in words
-            ]
-            made += [{"type": "content_block_stop", "index": 0}]
-            made += [
-                {
-                    "type": "message_delta",
-                    "delta": {"stop_reason": "end_turn"},
-                    "usage": {"output_tokens": 5},
-                }
-            ]
-            made += [{"type": "message_stop"}]
-        case "gemini":
-            made = [
-                {
-                    "candidates": [{"content": {"role": "model", "parts": [{"text": word}]}}],
-                    "usageMetadata": _USAGE,
-                }
-                for word in words
-            ]
-            made += [{"candidates": [{"finishReason": "STOP"}], "usageMetadata": _USAGE}]
-            return [b"data: " + json.dumps(event).encode() + b"\r\n\r\n" for event in made]
-        case _:
-            made = [{"model": "m", "response": word, "done": False} for word in words]
-            made += [{"model": "m", "response": "", "done": True, "done_reason": "stop"}]
-            return [json.dumps(event).encode() + b"\n" for event in made]
-    return [b"event: " + event["type"].encode() + b"\n" + _data(event) for event in made]  # type: ignore[index]
+def _made_chat() -> list[bytes]:
+    def said(choice: Mapping[str, object]) -> bytes:
+        return _data({**_CHAT, "choices": [{"index": 0, **choice}]})
+
+    return [
+        said({"delta": {"role": "assistant", "content": ""}}),
+        *(said({"delta": {"content": word}, "finish_reason": None}) for word in _WORDS),
+        said({"delta": {}, "finish_reason": "stop"}),
+        b"data: [DONE]\n\n",
+    ]
 
 
-def _data(event: object) -> bytes:
-    return b"data: " + json.dumps(event).encode() + b"\n\n"
+def _made_responses() -> list[bytes]:
+    part = {"item_id": "i", "output_index": 0, "content_index": 0}
+    return [
+        _named("response.created", response={"id": "r", "status": "in_progress"}),
+        *(_named("response.output_text.delta", **part, delta=word) for word in _WORDS),
+        _named("response.completed", response={"id": "r", "status": "completed"}),
+    ]
+
+
+def _made_anthropic() -> list[bytes]:
+    def block(what: str, **told: object) -> bytes:
+        return _named(f"content_block_{what}", index=0, **told)
+
+    usage = {"input_tokens": 9, "output_tokens": 1}
+    stop = {"stop_reason": "end_turn"}
+    return [
+        _named("message_start", message={"id": "m", "model": "m", "usage": usage}),
+        block("start", content_block={"type": "text", "text": ""}),
+        *(block("delta", delta={"type": "text_delta", "text": word}) for word in _WORDS),
+        block("stop"),
+        _named("message_delta", delta=stop, usage={"output_tokens": 5}),
+        _named("message_stop"),
+    ]
+
+
+def _made_gemini() -> list[bytes]:
+    def said(candidate: Mapping[str, object]) -> bytes:
+        return _data({"candidates": [candidate], "usageMetadata": _USAGE}, end=b"\r\n\r\n")
+
+    texts = ({"content": {"role": "model", "parts": [{"text": word}]}} for word in _WORDS)
+    return [*map(said, texts), said({"finishReason": "STOP"})]
+
+
+def _made_ollama() -> list[bytes]:
+    def line(response: str, **end: object) -> bytes:
+        told = {"model": "m", "response": response, "done": bool(end), **end}
+        return json.dumps(told).encode() + b"\n"
+
+    return [*map(line, _WORDS), line("", done_reason="stop")]
+
+
+def _named(kind: str, **told: object) -> bytes:
+    return b"event: " + kind.encode() + b"\n" + _data({"type": kind, **told})
+
+
+def _data(event: object, end: bytes = b"\n\n") -> bytes:
+    return b"data: " + json.dumps(event).encode() + end
+
+
+#: Events in the form of each provider's documentation.
+_MADE: Final[Mapping[str, Callable[[], list[bytes]]]] = {
+    "openai-chat": _made_chat,
+    "openai-responses": _made_responses,
+    "anthropic": _made_anthropic,
+    "gemini": _made_gemini,
+    "ollama": _made_ollama,
+}
