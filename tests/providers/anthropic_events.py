@@ -8,7 +8,7 @@ from typing import Any
 from streamguard_core import Count
 from streamguard_providers import StreamDecoder
 
-from .support import Decoded
+from .decoding import Decoded
 
 
 def decoded(*events: bytes) -> Decoded:

@@ -11,7 +11,7 @@ import pytest
 
 from streamguard_testing import LoopbackEngine
 
-from .support import (
+from .makers import (
     anthropic_producer,
     array_producer,
     chat_producer,

@@ -8,7 +8,8 @@ from typing import Any
 from streamguard_core import Count
 from streamguard_providers import StreamDecoder
 
-from .support import Decoded, event
+from .decoding import Decoded
+from .wire import event
 
 
 def decoded(*events: bytes) -> Decoded:

@@ -27,7 +27,7 @@ from .anthropic_events import (
     stop_block,
     text,
 )
-from .support import event
+from .wire import event
 
 
 def test_a_message() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streamguard_providers import Anthropic, ProviderError
 
 from .anthropic_events import END, TOOL, block, decoded, said, start, stop, stop_block, text
-from .support import event
+from .wire import event
 
 ERRORS = [
     ("nested", event({"type": "error", "error": {"type": "overloaded_error", "message": "m"}})),

@@ -7,7 +7,9 @@ import pytest
 from streamguard_core import UsageError
 from streamguard_providers import AnthropicProducer, Retries
 
-from .support import Answer, Recorder, chunked, event, head, message, produce, scripted
+from .recorder import Recorder, produce
+from .scripted_server import Answer, chunked, head, scripted
+from .wire import event, message
 
 GOOD = chunked(message("a"), end=True)
 

@@ -15,19 +15,18 @@ import pytest
 from streamguard_core import Cause, CutOffError, Scope, use_scope
 from streamguard_providers import GuardedAsyncTransport
 
-from .support import (
+from .recorder import Recorder
+from .scripted_server import (
     LET_GO,
     OK,
     Answer,
-    Recorder,
     ScriptedServer,
     chunked,
     full_listener,
     head,
-    outcome,
     scripted,
-    until,
 )
+from .waiting import outcome, until
 
 
 @asynccontextmanager

@@ -10,7 +10,9 @@ from streamguard_providers.errors import provider_error
 from streamguard_testing import Fault, LoopbackEngine
 from streamguard_testing import Usage as When
 
-from .support import LIMIT_WORDS, Make, Recorder, no_truth, outcome, produce
+from .makers import LIMIT_WORDS, Make, chat_producer, no_truth
+from .recorder import Recorder, produce
+from .waiting import outcome
 
 
 async def attempt_of(make: Make, fault: Fault, *, leave_after: int | None = None) -> Attempt:
@@ -67,8 +69,6 @@ async def test_usage_that_did_not_come_is_unknown(make: Make) -> None:
 
 async def test_a_later_attempt_says_its_own() -> None:
     """Each run of a producer reports its own call."""
-    from .support import chat_producer
-
     async with LoopbackEngine(tokens_per_second=2000) as engine:
         report = Recorder()
         producer = chat_producer(engine.url, max_tokens=2)

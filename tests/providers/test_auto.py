@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from streamguard_core import UsageError
 from streamguard_providers import ProviderError, StreamDecoder
 
-from .support import DONE, FIXTURES, Decoded, decoder_for, event, token
+from .decoding import FIXTURES, Decoded, decoder_for
+from .wire import DONE, event, token
 
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
 

@@ -20,7 +20,7 @@ from streamguard_core import AttemptOutcome, Cause, MemoryLedger, Receipt
 from streamguard_testing import Leave, LoopbackEngine, RawClient
 
 from .sdks import SDKS, Sdk, caused_by_cutoff
-from .support import until
+from .waiting import until
 
 #: Seconds between two tokens: long against what everything else takes, on a busy machine too.
 INTERVAL = 0.25

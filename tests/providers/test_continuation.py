@@ -10,23 +10,11 @@ from streamguard_core import Chunk, ChunkKind, UsageError
 from streamguard_providers import AnthropicProducer, OllamaProducer, OpenAIProducer
 from streamguard_providers.continuation import without_blanks
 
-from .support import (
-    DONE,
-    Answer,
-    Make,
-    Recorder,
-    anthropic_producer,
-    chat_producer,
-    chunked,
-    generate_producer,
-    head,
-    message,
-    openai_producer,
-    outcome,
-    produce,
-    scripted,
-    token,
-)
+from .makers import Make, anthropic_producer, chat_producer, generate_producer, openai_producer
+from .recorder import Recorder, produce
+from .scripted_server import Answer, chunked, head, scripted
+from .waiting import outcome
+from .wire import DONE, message, token
 
 ASKED = {"role": "user", "content": "Tell me about the river."}
 SO_FAR = {"role": "assistant", "content": "The river "}

@@ -20,7 +20,7 @@ from streamguard_providers import SSEDecoder, StreamDecoder, open_stream
 from streamguard_providers.encodings import inflate_for
 from streamguard_providers.results import End, EndState, StreamAccumulator, ToolCall
 
-from .support import CORPORA, cuts
+from .decoding import CORPORA, cuts
 
 FEEDS = ("whole", "bytes", "random", "seams")
 #: Where a cut hurts most: within CRLF, before LF, within a code point.

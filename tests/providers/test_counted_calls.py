@@ -30,18 +30,10 @@ from streamguard_core import (
 )
 from streamguard_providers import GuardedAsyncTransport, GuardedTransport
 
-from .support import (
-    DONE,
-    Answer,
-    Recorder,
-    chunked,
-    event,
-    head,
-    outcome,
-    scripted,
-    token,
-    until,
-)
+from .recorder import Recorder
+from .scripted_server import Answer, chunked, head, scripted
+from .waiting import outcome, until
+from .wire import DONE, event, token
 
 ASKED = {"model": "asked", "max_tokens": 7, "stream": True}
 USAGE = event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})

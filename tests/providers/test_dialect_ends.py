@@ -8,7 +8,8 @@ import pytest
 
 from streamguard_providers import StreamDecoder
 
-from .support import Decoded, event
+from .decoding import Decoded
+from .wire import event
 
 FILTERED = {"index": 0, "delta": {}, "finish_reason": "content_filter"}
 TEXT = {"index": 0, "text": "a", "finish_reason": "content_filter"}

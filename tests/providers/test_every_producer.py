@@ -11,19 +11,18 @@ from streamguard_providers import ProviderError, Retries
 from streamguard_testing import Fault, LoopbackEngine
 from streamguard_testing.faults import ErrorShape
 
-from .support import (
+from .makers import (
     Make,
-    Recorder,
     array_producer,
     chat_producer,
     completions_producer,
     gemini_producer,
     generate_producer,
     openai_producer,
-    outcome,
-    produce,
     responses_producer,
 )
+from .recorder import Recorder, produce
+from .waiting import outcome
 
 QUICK: dict[str, Any] = {"tokens_per_second": 5000}
 LONG = 6

@@ -13,7 +13,7 @@ from streamguard_core import Chunk, ChunkKind, Count, CountSource, TruncatedStre
 from streamguard_providers import Gemini, JSONArrayDecoder, ToolFragment
 
 from .gemini_events import ARRAY, ENDS, FORMS, answer, decoded, holds, text, usage
-from .support import DONE, event
+from .wire import DONE, event
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -14,7 +14,7 @@ from streamguard_providers import ToolFragment
 from streamguard_providers.gemini_arguments import GeminiArguments, json_path
 
 from .gemini_events import answer, call, decoded, piece, streamed
-from .support import event
+from .wire import event
 
 
 def test_calls_come_whole() -> None:

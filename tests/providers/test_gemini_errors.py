@@ -13,7 +13,7 @@ from streamguard_core import Chunk, ChunkKind
 from streamguard_providers import Gemini, ProviderError, ToolFragment
 
 from .gemini_events import answer, call, decoded, piece, streamed, text
-from .support import event
+from .wire import event
 
 REPORTED = {"code": 503, "message": "m", "status": "UNAVAILABLE"}
 ERRORS = [

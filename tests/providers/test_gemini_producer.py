@@ -10,17 +10,10 @@ import pytest
 from streamguard_core import AttemptOutcome, TruncatedStream, UsageError
 from streamguard_providers import GeminiProducer, ProviderError, Retries
 
-from .support import (
-    Answer,
-    Recorder,
-    candidate,
-    chunked,
-    event,
-    gemini_producer,
-    head,
-    produce,
-    scripted,
-)
+from .makers import gemini_producer
+from .recorder import Recorder, produce
+from .scripted_server import Answer, chunked, head, scripted
+from .wire import candidate, event
 
 GOOD = chunked(event(candidate("a", "STOP")), end=True)
 

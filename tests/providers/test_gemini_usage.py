@@ -9,7 +9,7 @@ import pytest
 from streamguard_core import Count, CountSource
 
 from .gemini_events import decoded, holds, text, usage
-from .support import event
+from .wire import event
 
 
 def test_the_last_usage_with_counts_is_taken_whole() -> None:

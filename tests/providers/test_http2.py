@@ -12,8 +12,10 @@ import pytest
 from streamguard_core import CutOffError, Scope, use_scope
 from streamguard_providers import GuardedAsyncTransport, GuardedTransport, OpenAIProducer
 
-from .support import Recorder, outcome, token, until
+from .recorder import Recorder
 from .test_sync_transport import Worker
+from .waiting import outcome, until
+from .wire import token
 
 h2_connection = pytest.importorskip("h2.connection")
 h2_config = pytest.importorskip("h2.config")

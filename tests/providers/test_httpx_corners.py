@@ -11,7 +11,10 @@ from streamguard_core import Scope, use_scope
 from streamguard_providers import GuardedAsyncTransport, OpenAIProducer
 from streamguard_providers import _httpx as corners
 
-from .support import DONE, OK, Answer, Recorder, chunked, head, outcome, scripted, token
+from .recorder import Recorder
+from .scripted_server import OK, Answer, chunked, head, scripted
+from .waiting import outcome
+from .wire import DONE, token
 
 
 async def test_a_connection_of_the_pool_is_found(library: Any) -> None:

@@ -13,8 +13,10 @@ import pytest
 from streamguard_core import Scope, use_scope
 from streamguard_providers import CutOffReadError, GuardedAsyncTransport
 
-from .support import OK, Answer, Recorder, chunked, head, outcome, scripted, until
+from .recorder import Recorder
+from .scripted_server import OK, Answer, chunked, head, scripted
 from .test_async_transport import ask, assert_cut_off, client_of, start
+from .waiting import outcome, until
 
 
 async def test_hands_on_the_applications_trace() -> None:

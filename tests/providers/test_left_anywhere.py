@@ -21,19 +21,11 @@ from streamguard_core import MemoryLedger, OpenRecord, Scope, use_scope
 from streamguard_providers import GuardedAsyncTransport, ProviderPool, Retries
 from streamguard_testing import Fault, RunningEngine, run_engine
 
-from .support import (
-    DONE,
-    Answer,
-    Recorder,
-    chunked,
-    head,
-    openai_producer,
-    outcome,
-    produce,
-    scripted,
-    token,
-    until,
-)
+from .makers import openai_producer
+from .recorder import Recorder, produce
+from .scripted_server import Answer, chunked, head, scripted
+from .waiting import outcome, until
+from .wire import DONE, token
 
 #: More callbacks than a whole answer takes.
 MOST = 200

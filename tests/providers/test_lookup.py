@@ -32,7 +32,8 @@ from streamguard_providers import (
 )
 from streamguard_testing import Ending, LoopbackEngine
 
-from .support import Answer, ScriptedServer, chunked, head, scripted, token
+from .scripted_server import Answer, ScriptedServer, chunked, head, scripted
+from .wire import token
 
 KEY = "sk-very-secret"
 RESPONSE = {

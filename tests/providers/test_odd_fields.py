@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streamguard_core import Chunk, ChunkKind, text_of
 from streamguard_providers import JSONArrayDecoder, SSEDecoder, StreamDecoder, ToolFragment
 
-from .support import FIXTURES, decoder_for
+from .decoding import FIXTURES, decoder_for
 
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
 ODD: list[Any] = [

@@ -10,7 +10,7 @@ import pytest
 from streamguard_core import Chunk, ChunkKind, CountSource, TruncatedStream
 from streamguard_providers import ProviderError, StreamDecoder
 
-from .support import FIXTURES, Decoded
+from .decoding import FIXTURES, Decoded
 
 
 def decoded(*lines: dict[str, Any] | bytes) -> Decoded:

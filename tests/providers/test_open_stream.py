@@ -22,7 +22,7 @@ from streamguard_providers import (
     open_stream,
 )
 
-from .support import DONE, event, token
+from .wire import DONE, event, token
 
 WHOLE = [token("never "), token("again"), token("", "stop"), DONE]
 FAILED = event({"error": {"type": "server_error", "message": "secret"}})

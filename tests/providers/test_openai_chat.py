@@ -10,7 +10,8 @@ import pytest
 from streamguard_core import Chunk, ChunkKind, CountSource, TruncatedStream
 from streamguard_providers import OpenAIChat, ProviderError, StreamDecoder, ToolFragment
 
-from .support import DONE, FIXTURES, Decoded, event, token
+from .decoding import FIXTURES, Decoded
+from .wire import DONE, event, token
 
 
 def decoded(*events: bytes) -> Decoded:

@@ -7,7 +7,8 @@ from typing import Any
 from streamguard_core import Chunk, TruncatedStream
 from streamguard_providers import OpenAICompletions, StreamDecoder
 
-from .support import DONE, FIXTURES, Decoded, event
+from .decoding import FIXTURES, Decoded
+from .wire import DONE, event
 
 
 def decoded(*events: bytes) -> Decoded:

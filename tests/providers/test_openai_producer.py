@@ -10,7 +10,9 @@ from streamguard_core import CountSource
 from streamguard_providers import OpenAIProducer
 from streamguard_testing import LoopbackEngine
 
-from .support import Recorder, openai_producer, outcome, produce
+from .makers import openai_producer
+from .recorder import Recorder, produce
+from .waiting import outcome
 
 
 def asked(base_url: str, **options: Any) -> Any:

@@ -10,7 +10,8 @@ import pytest
 from streamguard_core import Chunk, ChunkKind
 from streamguard_providers import ProviderError, StreamDecoder, ToolFragment
 
-from .support import Decoded, event
+from .decoding import Decoded
+from .wire import event
 
 
 def decoded(*events: bytes) -> Decoded:

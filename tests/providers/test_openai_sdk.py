@@ -13,7 +13,8 @@ from streamguard_core import CutOffError, Scope, use_scope
 from streamguard_providers import GuardedAsyncTransport, GuardedTransport
 from streamguard_testing import LoopbackEngine
 
-from .support import Recorder, outcome, until
+from .recorder import Recorder
+from .waiting import outcome, until
 
 openai = pytest.importorskip("openai")
 

@@ -9,7 +9,8 @@ import pytest
 from streamguard_core import Chunk, ChunkKind, CountSource, TruncatedStream, Usage
 from streamguard_providers import ProviderError, StreamDecoder, ToolFragment
 
-from .support import DONE, Decoded, cuts, event
+from .decoding import Decoded, cuts
+from .wire import DONE, event
 
 
 def decoded(*events: bytes) -> Decoded:

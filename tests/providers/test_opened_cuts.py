@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from streamguard_core import Count, ProducerError, TruncatedStream, Usage
 from streamguard_providers import End, EndState, OpenStream, open_stream
 
-from .support import FIXTURES
+from .decoding import FIXTURES
 
 #: Each fixture's dialect, and the bytes before which it says nothing of its end.
 STREAMS = {

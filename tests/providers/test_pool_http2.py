@@ -10,9 +10,12 @@ import pytest
 
 from streamguard_providers import ProviderPool
 
-from .support import DONE, Recorder, openai_producer, produce, token, until
+from .makers import openai_producer
+from .recorder import Recorder, produce
 from .test_http2 import H2Server
 from .test_tls import contexts
+from .waiting import until
+from .wire import DONE, token
 
 __all__ = ["contexts"]
 

@@ -19,19 +19,11 @@ from streamguard_core import UsageError
 from streamguard_providers import ProviderPool, shared_pool
 from streamguard_testing import LoopbackEngine, RunningEngine, run_engine
 
-from .support import (
-    DONE,
-    Answer,
-    Make,
-    Recorder,
-    chunked,
-    head,
-    openai_producer,
-    produce,
-    scripted,
-    token,
-    until,
-)
+from .makers import Make, openai_producer
+from .recorder import Recorder, produce
+from .scripted_server import Answer, chunked, head, scripted
+from .waiting import until
+from .wire import DONE, token
 
 GOOD = chunked(token("a", "stop"), DONE, end=True)
 

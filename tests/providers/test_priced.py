@@ -23,7 +23,7 @@ from streamguard_ledger import PriceBook
 from streamguard_providers import Retries
 from streamguard_testing import Fault, LoopbackEngine
 
-from .support import anthropic_producer, openai_producer
+from .makers import anthropic_producer, openai_producer
 
 IN, OUT = 250_000, 1_000_000
 """Of the engine's model, the price of one token in units of the 12th decimal place."""

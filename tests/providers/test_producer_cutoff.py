@@ -15,19 +15,10 @@ from streamguard_providers import (
 )
 from streamguard_testing import LoopbackEngine, run_engine
 
-from .support import (
-    LET_GO,
-    OK,
-    Answer,
-    Make,
-    Recorder,
-    full_listener,
-    openai_producer,
-    outcome,
-    produce,
-    scripted,
-    until,
-)
+from .makers import Make, openai_producer
+from .recorder import Recorder, produce
+from .scripted_server import LET_GO, OK, Answer, full_listener, scripted
+from .waiting import outcome, until
 
 
 @asynccontextmanager

@@ -17,18 +17,11 @@ from streamguard_providers import (
 )
 from streamguard_testing import Fault, LoopbackEngine
 
-from .support import (
-    Answer,
-    Make,
-    Recorder,
-    chunked,
-    head,
-    openai_producer,
-    outcome,
-    produce,
-    scripted,
-    token,
-)
+from .makers import Make, openai_producer
+from .recorder import Recorder, produce
+from .scripted_server import Answer, chunked, head, scripted
+from .waiting import outcome
+from .wire import token
 
 
 @pytest.mark.parametrize("cut", ["clean", "abrupt", "reset"])

@@ -25,33 +25,23 @@ from streamguard_providers import (
 from streamguard_testing import Fault, LoopbackEngine, run_engine
 from streamguard_testing import Usage as When
 
-from .support import (
-    DONE,
+from .makers import (
     LIMIT_WORDS,
-    Answer,
     Make,
-    Recorder,
     anthropic_producer,
     array_producer,
-    candidate,
     chat_producer,
-    chunked,
-    completion,
     completions_producer,
-    event,
     gemini_producer,
     generate_producer,
-    head,
-    message,
     no_truth,
     openai_producer,
-    produce,
-    response,
     responses_producer,
-    scripted,
-    token,
-    until,
 )
+from .recorder import Recorder, produce
+from .scripted_server import Answer, chunked, head, scripted
+from .waiting import until
+from .wire import DONE, candidate, completion, event, message, response, token
 
 
 async def test_a_whole_answer(make: Make, contract: str, engine: LoopbackEngine) -> None:

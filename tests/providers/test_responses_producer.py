@@ -13,20 +13,11 @@ from streamguard_core import StreamSession, UsageError
 from streamguard_providers import OpenAIProducer, look_up
 from streamguard_testing import LoopbackEngine
 
-from .support import (
-    Answer,
-    Recorder,
-    chunked,
-    completions_producer,
-    head,
-    openai_producer,
-    outcome,
-    produce,
-    response,
-    responses_producer,
-    scripted,
-    until,
-)
+from .makers import completions_producer, openai_producer, responses_producer
+from .recorder import Recorder, produce
+from .scripted_server import Answer, chunked, head, scripted
+from .waiting import outcome, until
+from .wire import response
 
 BEGUN = head() + chunked(response("a", begun=True))
 

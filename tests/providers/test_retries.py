@@ -15,22 +15,11 @@ from streamguard_providers.errors import provider_error
 from streamguard_providers.retries import retry_after
 from streamguard_testing import Fault, LoopbackEngine
 
-from .support import (
-    DONE,
-    LIMIT_WORDS,
-    Answer,
-    Make,
-    Recorder,
-    chunked,
-    event,
-    head,
-    openai_producer,
-    outcome,
-    produce,
-    scripted,
-    token,
-    until,
-)
+from .makers import LIMIT_WORDS, Make, openai_producer
+from .recorder import Recorder, produce
+from .scripted_server import Answer, chunked, head, scripted
+from .waiting import outcome, until
+from .wire import DONE, event, token
 
 GOOD = Answer(head() + chunked(token("a"), token("b", "stop"), DONE, end=True), then="next")
 

@@ -26,6 +26,7 @@ from streamguard_providers import (
 from streamguard_providers.errors import provider_error
 from streamguard_testing import Fault, LoopbackEngine, free_port
 
+from .recorder import Recorder, produce
 from .routers import (
     AT_ONCE,
     KEY,
@@ -37,7 +38,7 @@ from .routers import (
     told,
     undisturbed,
 )
-from .support import Recorder, outcome, produce
+from .waiting import outcome
 
 
 class Nowhere:

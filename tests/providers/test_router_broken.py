@@ -22,19 +22,11 @@ from streamguard_providers.errors import provider_error
 from streamguard_testing import Fault, LoopbackEngine
 from streamguard_testing.faults import Cut
 
+from .recorder import Recorder, produce
 from .routers import AT_ONCE, PROMPT, Provider, attempts, route, router_over, told, undisturbed
-from .support import (
-    DONE,
-    Answer,
-    Recorder,
-    chunked,
-    event,
-    head,
-    outcome,
-    produce,
-    scripted,
-    token,
-)
+from .scripted_server import Answer, chunked, head, scripted
+from .waiting import outcome
+from .wire import DONE, event, token
 
 UNASKED = Answer(head("application/json", status="400 X") + chunked(b"{}", end=True), then="next")
 """Of a server that must not be asked: it would end the test, and not hold it."""

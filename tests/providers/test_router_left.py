@@ -23,8 +23,9 @@ from streamguard_providers import BreakerState, Retries, Route, Router
 from streamguard_providers.errors import provider_error
 from streamguard_testing import Fault, LoopbackEngine
 
+from .recorder import Recorder
 from .routers import PROMPT, Provider, router_over
-from .support import Recorder, until
+from .waiting import until
 
 
 class BackOff:

@@ -29,7 +29,7 @@ from streamguard_providers import TerminationTable
 from streamguard_testing import Billing, Fault, LoopbackEngine
 
 from .sdks import SDKS, Anthropic, Gemini, OpenAIChat, OpenAIResponses, Sdk, caused_by_cutoff
-from .support import outcome, until
+from .waiting import outcome, until
 
 FACES = ["async", "sync"]
 each_sdk = pytest.mark.parametrize("kind", SDKS, ids=lambda kind: kind.__name__)

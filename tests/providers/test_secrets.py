@@ -24,22 +24,10 @@ from streamguard_providers import (
     Retries,
 )
 
-from .support import (
-    DONE,
-    Answer,
-    Recorder,
-    ScriptedServer,
-    candidate,
-    chunked,
-    completion,
-    event,
-    head,
-    message,
-    outcome,
-    response,
-    scripted,
-    token,
-)
+from .recorder import Recorder
+from .scripted_server import Answer, ScriptedServer, chunked, head, scripted
+from .waiting import outcome
+from .wire import DONE, candidate, completion, event, message, response, token
 
 KEY = "sk-VERY-SECRET-KEY"
 PROMPT = "the prompt that nobody may see"

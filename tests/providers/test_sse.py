@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from streamguard_providers import EventTooLarge, SSEDecoder, SSEEvent
 
-from .support import CORPORA, cuts
+from .decoding import CORPORA, cuts
 
 FEEDS = ("whole", "bytes", "random", "given")
 

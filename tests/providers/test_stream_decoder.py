@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from streamguard_core import AnyChunk, ChunkKind, CountSource, ProducerError, TruncatedStream
 from streamguard_providers import Anthropic, EventTooLarge, ProviderError, StreamDecoder
 
-from .support import CORPORA, FIXTURES, Decoded, cuts, decoder_for
+from .decoding import CORPORA, FIXTURES, Decoded, cuts, decoder_for
 
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
 MARKERS = {

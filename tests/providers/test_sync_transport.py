@@ -16,18 +16,18 @@ import pytest
 from streamguard_core import CutOffError, Scope, use_scope
 from streamguard_providers import CutOffReadError, GuardedTransport
 
-from .support import (
+from .recorder import Recorder
+from .scripted_server import (
     LET_GO,
     OK,
     Answer,
-    Recorder,
     ScriptedServer,
     chunked,
     full_listener,
     head,
     scripted,
-    until,
 )
+from .waiting import until
 
 
 class Worker:

@@ -19,7 +19,8 @@ from streamguard_providers.asked import Asked
 from streamguard_providers.encodings import inflate_for
 from streamguard_providers.tally import Tally
 
-from .support import DONE, FIXTURES, Decoded, cuts, decoder_for, event, token
+from .decoding import FIXTURES, Decoded, cuts, decoder_for
+from .wire import DONE, event, token
 
 CHAT = Asked("/v1/chat/completions", generates=True)
 OLLAMA = Asked("/api/chat", generates=True)

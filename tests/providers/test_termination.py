@@ -28,7 +28,8 @@ from streamguard_core import (
 from streamguard_providers import TerminationTable, look_up
 from streamguard_testing import Billing, Ending, EngineRequest, Fault, LoopbackEngine
 
-from .support import Make, openai_producer, until
+from .makers import Make, openai_producer
+from .waiting import until
 
 TOKENS = 40
 DAY = date(2026, 11, 28)

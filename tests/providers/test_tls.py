@@ -13,10 +13,11 @@ import pytest
 from streamguard_core import CutOffError, Scope, use_scope
 from streamguard_providers import GuardedAsyncTransport, GuardedTransport
 
-from .support import OK, Answer, chunked, head, outcome, scripted, until
+from .scripted_server import OK, Answer, chunked, head, scripted
 from .test_async_transport import ask as ask_async
 from .test_sync_transport import Worker
 from .test_sync_transport import ask as ask_sync
+from .waiting import outcome, until
 
 
 @pytest.fixture(scope="module")
