@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     import httpx2
 
 
-class _GuardedAsync:
-    """`GuardedAsyncTransport` without the base class of a library."""
+class _Guarded:
+    """What both guarded transports know of their inner ones."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport | None = None, **options: Any) -> None:
-        _check(inner, options)
+    def __init__(self, inner: Any = None, **options: Any) -> None:
+        if inner is not None and options:
+            raise TypeError(
+                f"{', '.join(sorted(options))} would have no effect: they are for the plain"
+                " transport, and `inner` is given in its place"
+            )
         self._given = inner
         self._options = options
         self._inner: dict[str, Any] = {}
         self._tries = NextTries()
-        self._tidying: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._given or 'plain'}>"
@@ -41,12 +44,35 @@ class _GuardedAsync:
         """The transports that do the work, as far as there are any yet."""
         return tuple(self._inner.values()) if self._given is None else (self._given,)
 
+    def _transport(self, kind: Family) -> Any:
+        """The inner transport for the requests of a library."""
+        if self._given is not None:
+            return self._given
+        name = kind.module.__name__
+        found = self._inner.get(name)
+        if found is None:
+            # Two threads may make one each; the first to be put in is the one both use.
+            found = self._inner.setdefault(name, self._plain(kind.module))
+        return found
+
+    def _plain(self, module: Any) -> Any:
+        """A plain transport of a library."""
+        raise AssertionError("provided by the two kinds of transports")
+
+
+class _GuardedAsync(_Guarded):
+    """`GuardedAsyncTransport` without the base class of a library."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport | None = None, **options: Any) -> None:
+        super().__init__(inner, **options)
+        self._tidying: set[asyncio.Task[None]] = set()
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its response, whose body is governed as well."""
         kind = family_of(request)
         inner = self._transport(kind)
-        scope = current_scope()
-        if scope is None or REPORTED in request.extensions:
+        scope = _scope_of(request)
+        if scope is None:
             response: httpx.Response = await inner.handle_async_request(request)
             return response
         return await self._govern(kind, inner, scope, request)
@@ -72,13 +98,8 @@ class _GuardedAsync:
         for transport in self._inner.values():
             await transport.aclose()
 
-    def _transport(self, kind: Family) -> Any:
-        if self._given is not None:
-            return self._given
-        name = kind.module.__name__
-        if name not in self._inner:
-            self._inner[name] = kind.module.AsyncHTTPTransport(**self._options)
-        return self._inner[name]
+    def _plain(self, module: Any) -> Any:
+        return module.AsyncHTTPTransport(**self._options)
 
     async def _govern(
         self, kind: Family, inner: Any, scope: Scope, request: httpx.Request
@@ -162,30 +183,18 @@ class GuardedAsyncTransport(_GuardedAsync, httpx.AsyncBaseTransport):
         return made
 
 
-class _Guarded:
+class _GuardedSync(_Guarded):
     """`GuardedTransport` without the base class of a library."""
 
     def __init__(self, inner: httpx.BaseTransport | None = None, **options: Any) -> None:
-        _check(inner, options)
-        self._given = inner
-        self._options = options
-        self._inner: dict[str, Any] = {}
-        self._tries = NextTries()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._given or 'plain'}>"
-
-    @property
-    def transports(self) -> tuple[Any, ...]:
-        """The transports that do the work, as far as there are any yet."""
-        return tuple(self._inner.values()) if self._given is None else (self._given,)
+        super().__init__(inner, **options)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its response, whose body is governed as well."""
         kind = family_of(request)
         inner = self._transport(kind)
-        scope = current_scope()
-        if scope is None or REPORTED in request.extensions:
+        scope = _scope_of(request)
+        if scope is None:
             response: httpx.Response = inner.handle_request(request)
             return response
         return self._govern(kind, inner, scope, request)
@@ -211,17 +220,10 @@ class _Guarded:
         for transport in self._inner.values():
             transport.close()
 
-    def _transport(self, kind: Family) -> Any:
-        if self._given is not None:
-            return self._given
-        name = kind.module.__name__
-        found = self._inner.get(name)
-        if found is None:
-            made = kind.module.HTTPTransport(**self._options)
-            dial_with(made, Dialler)
-            # Two threads may make one each; the first to be put in is the one both use.
-            found = self._inner.setdefault(name, made)
-        return found
+    def _plain(self, module: Any) -> Any:
+        made = module.HTTPTransport(**self._options)
+        dial_with(made, Dialler)
+        return made
 
     def _govern(
         self, kind: Family, inner: Any, scope: Scope, request: httpx.Request
@@ -269,7 +271,7 @@ class _Guarded:
         return response
 
 
-class GuardedTransport(_Guarded, httpx.BaseTransport):
+class GuardedTransport(_GuardedSync, httpx.BaseTransport):
     """The same for sync clients: the cutoff comes from another thread, and the blocked one wakes.
 
     A thread that waits for a place in the pool is not woken, nor, with an `inner` of the caller's,
@@ -297,12 +299,9 @@ class GuardedTransport(_Guarded, httpx.BaseTransport):
         return made
 
 
-def _check(inner: object, options: dict[str, Any]) -> None:
-    if inner is not None and options:
-        raise TypeError(
-            f"{', '.join(sorted(options))} would have no effect: they are for the plain transport,"
-            " and `inner` is given in its place"
-        )
+def _scope_of(request: httpx.Request) -> Scope | None:
+    """The scope that governs a request; None where a producer reports its call itself."""
+    return None if REPORTED in request.extensions else current_scope()
 
 
 @cache
@@ -314,5 +313,6 @@ def _body(body: type, kind: Family, base: str) -> Any:
 @cache
 def _class_for_httpx2(guarded: Any, base: str) -> Any:
     """The class on httpx2's base; SDKs on httpx2 refuse what has one of httpx's, so ours has none."""
-    plain = {GuardedAsyncTransport: _GuardedAsync, GuardedTransport: _Guarded}.get(guarded, guarded)
+    bases = {GuardedAsyncTransport: _GuardedAsync, GuardedTransport: _GuardedSync}
+    plain = bases.get(guarded, guarded)
     return type(guarded.__name__, (plain, getattr(family("httpx2").module, base)), {})
