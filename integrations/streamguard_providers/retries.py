@@ -142,7 +142,7 @@ def _seconds(value: str | None) -> float | None:
 def _date(value: str | None) -> datetime | None:
     try:
         date = parsedate_to_datetime(value or "")
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for numbers that no machine's integer holds
         return None
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 

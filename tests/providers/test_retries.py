@@ -116,6 +116,8 @@ NOW = datetime(2026, 11, 28, 12, 0, 7, tzinfo=UTC)
         ({"retry-after": LATER.replace("GMT", "-0000")}, 2.0),
         ({"retry-after": DATE}, 0.0),
         *(({"retry-after": text}, None) for text in ("-1", "nan", "inf", "soon", "1e99", "")),
+        ({"retry-after": LATER.replace("2026", "9" * 20)}, None),
+        ({"retry-after": LATER, "date": DATE.replace("28", "9" * 20)}, 2.0),
     ],
 )
 def test_what_a_provider_asks_for(headers: dict[str, str], expected: float | None) -> None:
