@@ -17,9 +17,6 @@ from streamguard_core.receipt import Attempt, Receipt
 logger = logging.getLogger("streamguard")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_ERROR: Final = 400
-_GATEWAY: Final = frozenset((408, 499, 502, 504, *range(520, 528)))
-"""Said by somebody between us and the provider, who may have generated all the same."""
 _REFUSED: Final = Price(unpriced=Unpriced.REFUSED)
 _FAILED: Final = Price(unpriced=Unpriced.PRICER_FAILED)
 _UNCOUNTED: Final = Price(unpriced=Unpriced.UNKNOWN_USAGE)
@@ -76,7 +73,7 @@ class _Asked:
 def _with_price(attempt: Attempt, asked: _Asked, receipt: Receipt) -> Attempt:
     if attempt.price is not None:
         return attempt
-    if _cost_nothing(attempt):
+    if attempt.cost_nothing:
         price = _REFUSED
     else:
         provider = attempt.provider or receipt.provider
@@ -90,16 +87,8 @@ def _usage_of(attempt: Attempt, receipt: Receipt) -> Usage:
     """What the call's provider reported; where only the stream was told, it was told by its only call."""
     if attempt.usage is not None and attempt.usage != NO_USAGE:
         return attempt.usage
-    calls = [one for one in receipt.attempts if not _cost_nothing(one)]
+    calls = [one for one in receipt.attempts if not one.cost_nothing]
     return receipt.usage if len(calls) == 1 else NO_USAGE
-
-
-def _cost_nothing(attempt: Attempt) -> bool:
-    """True when nothing was generated: nothing was sent, or the provider answered with an error status."""
-    status = attempt.status
-    refused = status is not None and status >= _ERROR and status not in _GATEWAY
-    silent = attempt.usage is None or attempt.usage == NO_USAGE
-    return silent and (refused or attempt.connected is False)
 
 
 def _called_us(attempt: Attempt, receipt: Receipt) -> int:

@@ -11,7 +11,7 @@ from streamguard_core._lifecycle import COMPLETED
 from streamguard_core.accounting import NO_USAGE, UNKNOWN, Count, CountSource, Usage, total_usage
 from streamguard_core.policies import DrainEnd
 from streamguard_core.protocol import StreamProtocol
-from streamguard_core.receipt import Attempt, AttemptOutcome, CloseState, Instants, Receipt
+from streamguard_core.receipt import Attempt, CloseState, Instants, Receipt
 from streamguard_core.termination import OnClose, Termination
 from streamguard_core.transitions import ENDED, GONE, UNCONFIRMED, ProducerState
 
@@ -50,11 +50,9 @@ def heed_attempts(protocol: StreamProtocol, about: Description) -> None:
 
 
 def _usage_of(about: Description) -> Usage | None:
-    """Money is spent per attempt. One that was refused and reported nothing has cost nothing."""
-    spent = [
-        attempt.usage
-        for attempt in about.attempts
-        if attempt.usage is not None or attempt.outcome is not AttemptOutcome.FAILED
+    """Money is spent per attempt; what one that cost something did not report is not known."""
+    spent: list[Usage | None] = [
+        attempt.usage for attempt in about.attempts if not attempt.cost_nothing
     ]
     if about.attempts_beyond:
         # Of those nothing is known any more: what is known is at least so much.
@@ -138,7 +136,8 @@ def _goes_on(protocol: StreamProtocol, about: Description) -> bool:
 def _output(protocol: StreamProtocol, about: Description) -> Count:
     """Tokens generated: the provider's number where there is one, else what the chunks prove.
 
-    A chunk may hold many tokens or half of one, so chunks give a value to look at and no bound but zero.
+    A chunk may hold many tokens or half of one, so chunks give a value to look at and no bound: what some
+    of several calls have reported is one from below.
     Where the provider goes on after the close nobody has counted: the requests' own caps are all that is known.
     """
     reported = protocol.usage.output
@@ -148,7 +147,9 @@ def _output(protocol: StreamProtocol, about: Description) -> Count:
     if reported.known:
         return reported
     seen = protocol.produced + protocol.late
-    return Count(seen, 0, None, _CHUNKS) if seen else UNKNOWN
+    if not seen:
+        return reported
+    return Count(max(seen, reported.lower), reported.lower, None, _CHUNKS)
 
 
 def _cap(about: Description, at_least: int) -> int | None:

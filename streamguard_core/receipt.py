@@ -14,6 +14,9 @@ from streamguard_core.policies import DrainEnd
 from streamguard_core.price import UNPRICED, Price
 
 SCHEMA_VERSION: Final = 1
+_ERROR: Final = 400
+_GATEWAY: Final = frozenset((408, 499, 502, 504, *range(520, 528)))
+"""Said by somebody between us and the provider, who may have generated all the same."""
 
 
 class CloseState(StrEnum):
@@ -81,6 +84,16 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What this call's provider reported; None when it reported nothing."""
     price: Price | None = None
     """What this call cost; filled in at the seal where it is None."""
+
+    @property
+    def cost_nothing(self) -> bool:
+        """True when nothing was generated: nothing was sent, or the provider answered with an error status.
+
+        A call that failed in mid-stream, or after it was sent, may have cost something: that is not known.
+        """
+        refused = self.status is not None and self.status >= _ERROR and self.status not in _GATEWAY
+        silent = self.usage is None or self.usage == NO_USAGE
+        return silent and (refused or self.connected is False)
 
 
 class Instants(msgspec.Struct, frozen=True, kw_only=True, gc=False):

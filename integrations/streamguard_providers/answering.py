@@ -10,7 +10,7 @@ from typing import Any, Final
 from streamguard_core import AnyChunk, AttemptRole, ProducerError, Report, Usage
 from streamguard_providers._httpx import family_of
 from streamguard_providers.async_calls import undisturbed
-from streamguard_providers.attempts import ProducerCall
+from streamguard_providers.attempts import ProducerCall, Spent
 from streamguard_providers.continuation import without_blanks
 from streamguard_providers.pools import Lease, ProviderPool
 from streamguard_providers.reading import Reading
@@ -66,6 +66,7 @@ class Answering:
         self._question = question
         self._report = report
         self._tries = Tries(question.retries)
+        self._spent = Spent()
         self._lease: Lease | None = None
         self._reading: Reading | None = None
         self._trimming = question.trim
@@ -111,6 +112,7 @@ class Answering:
         try:
             if self._reading is not None:
                 await self._reading.close(left=left)
+                self._spent.tell(self._report)
                 await self._part(self._reading)
         finally:
             if self._lease is not None:
@@ -174,6 +176,7 @@ class Answering:
         call = ProducerCall(
             family_of(request).cut_off,
             decoder=decoder,
+            spent=self._spent,
             role=role,
             provider=question.provider,
             model=question.model,

@@ -12,7 +12,10 @@ from streamguard_core import (
     AttemptOutcome,
     AttemptRole,
     CutOffError,
+    Report,
     TruncatedStream,
+    Usage,
+    total_usage,
 )
 from streamguard_providers.async_calls import AsyncCall
 from streamguard_providers.errors import ProviderError
@@ -21,11 +24,29 @@ from streamguard_providers.stream_decoder import StreamDecoder
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
+class Spent:
+    """What the calls of one answer have used, each of which costs money."""
+
+    def __init__(self) -> None:
+        self._usages: list[Usage | None] = []
+
+    def enter(self, attempt: Attempt) -> None:
+        """A call is over."""
+        if not attempt.cost_nothing:
+            self._usages.append(attempt.usage)
+
+    def tell(self, report: Report) -> None:
+        """All calls are over: report the usage of all together, where it is not that of the only one."""
+        if len(self._usages) > 1 and any(self._usages):
+            report.finish(None, total_usage(self._usages))
+
+
 class ProducerCall(AsyncCall):
     """A call whose response is decoded.
 
     Args:
         decoder: decodes the response.
+        spent: what the tries of the same answer have used.
         role: why the call is made.
         rest: as for `AsyncCall`.
     """
@@ -35,6 +56,7 @@ class ProducerCall(AsyncCall):
         cut_off: type[CutOffError],
         *,
         decoder: StreamDecoder,
+        spent: Spent,
         role: AttemptRole = AttemptRole.FIRST,
         **rest: Any,
     ) -> None:
@@ -42,6 +64,7 @@ class ProducerCall(AsyncCall):
         self.decoder = decoder
         self.chunks = 0
         """Chunks decoded so far."""
+        self._spent = spent
         self._role = role
         self._failure: Exception | None = None
 
@@ -59,6 +82,13 @@ class ProducerCall(AsyncCall):
     def failed(self, error: Exception) -> None:
         """The call failed with `error`."""
         self._failure = error
+
+    def finish(self, failure: BaseException | None = None, *, whole: bool = False) -> bool:
+        """The call is over, one way or the other."""
+        ended = super().finish(failure, whole=whole)
+        if ended and self._asked:
+            self._spent.enter(self.attempt())
+        return ended
 
     def attempt(self) -> Attempt:
         """What is known of this call, for the receipt."""

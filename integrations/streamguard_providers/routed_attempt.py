@@ -16,29 +16,12 @@ from streamguard_core import (
     Report,
     TruncatedStream,
     Usage,
-    total_usage,
 )
-from streamguard_providers.attempts import error_word
+from streamguard_providers.attempts import Spent, error_word
 from streamguard_providers.breaker import Permit
 from streamguard_providers.producers import HTTPProducer
 from streamguard_providers.route import RouteState
 from streamguard_providers.seam import Seam
-
-
-class Book:
-    """The attempts of one stream, for the usage of all of them together."""
-
-    def __init__(self) -> None:
-        self._spent: list[Usage | None] = []
-
-    def enter(self, attempt: Attempt) -> None:
-        """An attempt is over. One that was refused and reported nothing has cost nothing."""
-        if attempt.usage is not None or attempt.outcome is not AttemptOutcome.FAILED:
-            self._spent.append(attempt.usage)
-
-    def with_those_before(self, usage: Usage | None) -> Usage | None:
-        """The usage of the stream, where the running attempt has reported `usage`."""
-        return None if usage is None else total_usage([*self._spent, usage])
 
 
 class AttemptReport:
@@ -46,14 +29,14 @@ class AttemptReport:
 
     Args:
         report: the stream's.
-        book: the stream's.
+        spent: what the calls of the stream have used.
         role: why the attempt is made.
         state: of its route.
     """
 
-    def __init__(self, report: Report, book: Book, role: AttemptRole, state: RouteState) -> None:
+    def __init__(self, report: Report, spent: Spent, role: AttemptRole, state: RouteState) -> None:
         self._report = report
-        self._book = book
+        self._spent = spent
         self._role = role
         self._route = state.route
         self._leads = False
@@ -80,9 +63,9 @@ class AttemptReport:
             closer()
 
     def finish(self, reason: str | None = None, usage: Usage | None = None) -> None:
-        """See `Report`; the usage is that of all attempts."""
+        """See `Report`."""
         self.reason, self.usage = reason or self.reason, usage or self.usage
-        self._say(lambda: self._report.finish(reason, self._book.with_those_before(usage)))
+        self._say(lambda: self._report.finish(reason, usage))
 
     def identify(self, *, model: str | None = None, request_id: str | None = None) -> None:
         """See `Report`."""
@@ -98,7 +81,7 @@ class AttemptReport:
             provider=attempt.provider or self._route.provider,
             model=attempt.model or self._route.model,
         )
-        self._book.enter(booked)
+        self._spent.enter(booked)
         self._report.attempt(booked)
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:

@@ -18,10 +18,11 @@ from streamguard_core import (
     UsageError,
 )
 from streamguard_providers.async_calls import AsyncCall
+from streamguard_providers.attempts import Spent
 from streamguard_providers.failover import Failover, FailoverRule, NextCall, WhenBroken
 from streamguard_providers.pacing import Slot
 from streamguard_providers.route import RoutedCall, RouteState, goes_on
-from streamguard_providers.routed_attempt import AttemptReport, Book, RoutedAttempt
+from streamguard_providers.routed_attempt import AttemptReport, RoutedAttempt
 from streamguard_providers.seam import Seam
 from streamguard_providers.shown import Shown
 
@@ -80,7 +81,7 @@ class Routing:
         self._rules = rules
         self._report = report
         self._led_by = led_by
-        self._book = Book()
+        self._spent = Spent()
         self._now = rules.clock
         able = {state for state, producer in made.items() if goes_on(producer)}
         self._failover = Failover(
@@ -136,6 +137,7 @@ class Routing:
                 await self._end(attempt, None, cut=True)
         finally:
             self._cutoff.finish()
+            self._spent.tell(self._report)
             if self._winding:
                 await asyncio.wait(self._winding)
 
@@ -204,7 +206,7 @@ class Routing:
         attempt = RoutedAttempt(
             state,
             producer,
-            AttemptReport(self._report, self._book, call.role, state),
+            AttemptReport(self._report, self._spent, call.role, state),
             role=call.role,
             permit=permit,
             seam=Seam(self._shown.text, shortest=self._rules.overlap, thought=self._shown.thought),

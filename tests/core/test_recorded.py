@@ -185,7 +185,7 @@ def test_usage_finish_and_names_come_from_the_attempts() -> None:
     """What nobody else has said, the calls have; the second one's finish is the stream's."""
     stream, _ = recorded(provider="mine")
     usage = Usage.reported_by_provider(input=10, output=2)
-    refused = Attempt(outcome=AttemptOutcome.FAILED, finish=None)
+    refused = Attempt(outcome=AttemptOutcome.FAILED, status=429, finish=None)
     stream.attempt(refused)
     stream.attempt(
         Attempt(
@@ -202,8 +202,18 @@ def test_usage_finish_and_names_come_from_the_attempts() -> None:
     assert (receipt.model, receipt.provider, receipt.request_id) == ("m", "mine", "r")
 
 
-def test_a_call_of_unknown_usage_leaves_a_lower_bound() -> None:
-    """Two calls, one of which was cut off: what the other reported is the least that was spent (G12)."""
+@pytest.mark.parametrize(
+    "other",
+    [
+        Attempt(outcome=AttemptOutcome.CUT),
+        Attempt(outcome=AttemptOutcome.FAILED, status=200, chunks=17),
+        Attempt(outcome=AttemptOutcome.FAILED, status=504),
+        Attempt(outcome=AttemptOutcome.FAILED, connected=True),
+    ],
+    ids=["cut off", "failed in mid-stream", "a gateway's timeout", "broken off before it answered"],
+)
+def test_a_call_of_unknown_usage_leaves_a_lower_bound(other: Attempt) -> None:
+    """Of two calls one may have cost something unsaid: what the other reported is the least that was spent (G12)."""
     stream, _ = recorded()
     stream.attempt(
         Attempt(
@@ -212,12 +222,30 @@ def test_a_call_of_unknown_usage_leaves_a_lower_bound() -> None:
             usage=Usage.reported_by_provider(input=10, output=2),
         )
     )
-    stream.attempt(Attempt(outcome=AttemptOutcome.CUT))
+    stream.attempt(other)
     stream.disconnected()
     receipt = sealed(stream)
     assert receipt.finish is None
     assert (receipt.usage.output.value, receipt.usage.output.lower) == (None, 2)
     assert receipt.usage.output.upper is None
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        Attempt(outcome=AttemptOutcome.FAILED, status=429),
+        Attempt(outcome=AttemptOutcome.CUT, connected=False),
+    ],
+    ids=["refused", "never sent"],
+)
+def test_a_call_that_cost_nothing_leaves_the_usage_exact(nothing: Attempt) -> None:
+    """What was refused, or never sent, adds nothing to what the other call reported."""
+    stream, _ = recorded()
+    usage = Usage.reported_by_provider(input=10, output=2)
+    stream.attempt(nothing)
+    stream.attempt(Attempt(outcome=AttemptOutcome.COMPLETED, status=200, usage=usage))
+    stream.ended()
+    assert sealed(stream).usage == usage
 
 
 def test_what_was_told_is_not_counted_twice() -> None:

@@ -15,11 +15,11 @@ from streamguard_providers.errors import provider_error
 from streamguard_providers.retries import retry_after
 from streamguard_testing import Fault, LoopbackEngine
 
-from .makers import LIMIT_WORDS, Make, openai_producer
+from .makers import LIMIT_WORDS, Make, anthropic_producer, openai_producer
 from .recorder import Recorder, produce
 from .scripted_server import Answer, chunked, head, scripted
 from .waiting import outcome, until
-from .wire import DONE, event, token
+from .wire import DONE, event, message, token
 
 GOOD = Answer(head() + chunked(token("a"), token("b", "stop"), DONE, end=True), then="next")
 
@@ -319,3 +319,43 @@ async def test_the_receipt_has_every_try() -> None:
         (AttemptRole.FIRST, AttemptOutcome.FAILED, 503),
         (AttemptRole.RETRY, AttemptOutcome.COMPLETED, 200),
     ]
+
+
+BEGUN = event({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 300}}})
+BUSY = event({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}})
+
+
+@pytest.mark.parametrize("begun", [BEGUN, b""], ids=["reported", "not reported"])
+async def test_the_usage_is_that_of_every_try(contract: str, begun: bytes) -> None:
+    """A try that failed inside its 200 may have been billed: the stream's usage is not the last try's alone (G12)."""
+    failing = Answer(head() + chunked(begun + BUSY, end=True), then="next")
+    async with scripted(failing, Answer(head() + chunked(message("a"), end=True))) as server:
+        producer = anthropic_producer(server.url, retries=Retries(sleep=Waits()))
+        session = StreamSession(producer if contract == "pull" else Pushing(producer))
+        async with session:
+            assert [chunk async for chunk in session] == ["a"]
+        receipt = await session.receipt()
+    _, last = receipt.attempts
+    assert last.usage is not None
+    assert (last.usage.input.value, last.usage.output.value) == (3, 2)
+    assert (receipt.usage.output.value, receipt.usage.output.lower) == (None, 2)
+    assert receipt.usage.input.value == (303 if begun else None)
+    assert receipt.usage.input.lower == 3
+
+
+async def test_a_refused_try_adds_no_usage() -> None:
+    """What was refused has cost nothing: the usage stays exact, and is the provider's own object."""
+    answers = refusal(529), Answer(head() + chunked(message("a"), end=True))
+    async with scripted(*answers) as server:
+        producer = anthropic_producer(server.url, retries=Retries(sleep=Waits()))
+        async with StreamSession(producer) as session:
+            assert [chunk async for chunk in session] == ["a"]
+        receipt = await session.receipt()
+    assert receipt.usage == receipt.attempts[1].usage
+
+
+class Pushing:
+    """A producer by its push contract alone."""
+
+    def __init__(self, producer: Any) -> None:
+        self.run = producer.run

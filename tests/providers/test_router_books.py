@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from streamguard_core import AnyChunk, Report, StreamSession, Usage, grace
+from streamguard_core import AnyChunk, Report, StreamSession, TruncatedStream, Usage, grace
 from streamguard_core.testing import run
 from streamguard_providers import Retries, Route, Router
 from streamguard_providers.errors import provider_error
+from streamguard_testing import Fault, LoopbackEngine
 
-from .routers import PROMPT, Provider, Script, told
+from .routers import PROMPT, Provider, Script, router_over, told
 
 
 def saying(name: str, usage: Usage, *, wait: float = 0.0, error: Exception | None = None) -> Any:
@@ -108,3 +109,43 @@ async def test_calls_are_bounded() -> None:
     )
     _, receipt = await told(router.producer("chat", prompt=PROMPT))
     assert len(dead.calls) == len(receipt.attempts) == 4
+
+
+async def test_what_a_broken_call_did_not_report_is_not_zero() -> None:
+    """A call that failed after 17 chunks, without a word of its usage, leaves the sum a lower bound (G12)."""
+    async with (
+        LoopbackEngine(answer_tokens=60, fault=Fault(error_after=17)) as first,
+        LoopbackEngine(answer_tokens=60) as second,
+    ):
+        router = router_over(first, second, when_broken="resume")
+        _, receipt = await told(router.producer("chat", prompt=PROMPT))
+    assert [each.usage is None for each in receipt.attempts] == [True, False]
+    assert (receipt.usage.output.value, receipt.usage.output.lower) == (None, 43)
+    assert receipt.output.lower == 43
+
+
+async def test_a_later_call_that_reports_nothing() -> None:
+    """What the first one reported before it broke off is the least that was spent, not all of it (G12)."""
+
+    class Going(Script):
+        continues = True
+
+        def resumed(self, prefix: str) -> Going:
+            return self
+
+    async def breaks(report: Report) -> AsyncIterator[list[AnyChunk]]:
+        yield ["a"]
+        report.finish(None, Usage.reported_by_provider(input=3, output=4, final=False))
+        raise TruncatedStream("ended")
+
+    async def silent(report: Report) -> AsyncIterator[list[AnyChunk]]:
+        yield ["b"]
+
+    routes = [
+        Route(lambda model, play=play, **options: Going(play), "m", name=play.__name__)
+        for play in (breaks, silent)
+    ]
+    router = Router({"chat": routes}, retries=0, when_broken="resume")
+    text, receipt = await told(router.producer("chat", prompt=PROMPT))
+    assert text == "ab"
+    assert (receipt.usage.output.value, receipt.usage.output.lower) == (None, 4)
