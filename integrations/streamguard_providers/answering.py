@@ -10,7 +10,7 @@ from typing import Any, Final
 from streamguard_core import AnyChunk, AttemptRole, ProducerError, Report, Usage
 from streamguard_providers._httpx import family_of
 from streamguard_providers.async_calls import undisturbed
-from streamguard_providers.attempts import ProducerCall, Spent
+from streamguard_providers.attempts import ProducerCall, Spent, wanted
 from streamguard_providers.continuation import without_blanks
 from streamguard_providers.pools import Lease, ProviderPool
 from streamguard_providers.reading import Reading
@@ -161,12 +161,14 @@ class Answering:
         assert self._reading is not None
         self._reading.failed(error)
         wait = self._tries.after(error)
-        if wait is None:
+        if wait is None or not wanted(self._report):
             raise error
         await self._reading.close(left=False)
         _log.info("%s; calling again in %.1f s", error, wait)
         self._reading = self._new(AttemptRole.RETRY)
         await self._reading.rest(self._tries.rest(wait))
+        if not wanted(self._report):
+            raise error
 
     def _new(self, role: AttemptRole) -> Reading:
         question = self._question

@@ -24,6 +24,15 @@ from streamguard_providers.stream_decoder import StreamDecoder
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
+def wanted(report: Report) -> bool:
+    """Whether a further call may be made: not for a reader who left, though a drain or a grace reads on.
+
+    A report that cannot say so ends its calls at the cutoff.
+    """
+    asked = getattr(report, "wanted", None)
+    return asked is None or bool(asked())
+
+
 class Spent:
     """What the calls of one answer have used, each of which costs money."""
 

@@ -37,6 +37,7 @@ class Cancellable:
         self.finish = out.finish
         self.identify = out.identify
         self.attempt = out.attempt
+        self.wanted: Callable[[], bool] | None = getattr(out, "wanted", None)
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Pass the callback on, and keep it."""

@@ -47,6 +47,7 @@ class AttemptReport:
         self.usage: Usage | None = None
         self.booked = False
         self.connected = report.connected
+        self.wanted: Callable[[], bool] | None = getattr(report, "wanted", None)
 
     def lead(self) -> None:
         """This attempt is the stream's now: pass on what it said so far, and says."""

@@ -18,7 +18,7 @@ from streamguard_core import (
     UsageError,
 )
 from streamguard_providers.async_calls import AsyncCall
-from streamguard_providers.attempts import Spent
+from streamguard_providers.attempts import Spent, wanted
 from streamguard_providers.failover import Failover, FailoverRule, NextCall, WhenBroken
 from streamguard_providers.pacing import Slot
 from streamguard_providers.route import RoutedCall, RouteState, goes_on
@@ -248,7 +248,7 @@ class Routing:
 
     def _hedge(self, racing: _Racing, first: RoutedAttempt) -> None:
         """Make a second call, if the reader is there and a route is free."""
-        if not self._wanted():
+        if not wanted(self._report):
             return
         call = self._failover.hedge(self._now(), first.state)
         if call is None:
@@ -316,12 +316,6 @@ class Routing:
 
     # -- the reader, and what it has ---------------------------------------------------------------
 
-    def _wanted(self) -> bool:
-        if self._cutoff.was_cut:
-            return False
-        wanted = getattr(self._report, "wanted", None)
-        return wanted is None or bool(wanted())
-
     def _check_reader(self) -> None:
         """No call is made for a reader who left, whatever the policy reads on for.
 
@@ -331,7 +325,7 @@ class Routing:
         """
         if self._cutoff.was_cut:
             raise self._cutoff.cut_off()
-        if self._error is not None and not self._wanted():
+        if self._error is not None and not wanted(self._report):
             raise self._error
 
     async def _instead(self) -> list[AnyChunk]:

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from streamguard_core import AttemptOutcome, AttemptRole, StreamSession, TruncatedStream, UsageError
+from streamguard_core import (
+    AttemptOutcome,
+    AttemptRole,
+    StreamSession,
+    TruncatedStream,
+    UsageError,
+    drain,
+    grace,
+)
 from streamguard_providers import OllamaProducer, ProviderError, Retries
 from streamguard_providers.errors import provider_error
 from streamguard_providers.retries import retry_after
@@ -290,6 +298,36 @@ async def test_never_for_a_reader_who_left(make: Make) -> None:
         assert await task == []
         assert len(server.requests) == 1
     assert waits.asked == []
+
+
+@pytest.mark.parametrize("policy", [drain(60.0), grace(60.0)], ids=str)
+@pytest.mark.parametrize("when", ["while it fails", "while it waits"])
+async def test_never_for_a_reader_who_left_and_whose_stream_goes_on(
+    make: Make, contract: str, policy: Any, when: str
+) -> None:
+    """A drain, or a grace, reads on what was asked for; it asks nobody anew, and the failure stands."""
+    go = asyncio.Event()
+    refused = head("application/json", status="503 X") + chunked(b"{}", end=True)
+    async with scripted(Answer(refused, then="next", go=go), GOOD) as server:
+
+        async def leave() -> None:
+            session.disconnected("gone")
+
+        waits = Waits(leave if when == "while it waits" else None)
+        producer = make(server.url, retries=Retries(sleep=waits))
+        session = StreamSession(
+            producer if contract == "pull" else Pushing(producer), on_disconnect=policy
+        )
+        session.start()
+        await server.received.wait()
+        if when == "while it fails":
+            await leave()
+        go.set()
+        receipt = await session.receipt()
+        assert len(server.requests) == 1
+    (attempt,) = receipt.attempts
+    assert (attempt.status, attempt.outcome) == (503, AttemptOutcome.FAILED)
+    assert len(waits.asked) == (when == "while it waits")
 
 
 async def test_one_idempotency_key_for_all_tries() -> None:
