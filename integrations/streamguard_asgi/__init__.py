@@ -1,13 +1,13 @@
 """StreamGuard for ASGI: a middleware, a decorator and a response, for FastAPI, Starlette and plain ASGI."""
 
-from streamguard_asgi.formats import End
 from streamguard_asgi.guard import guard_stream
 from streamguard_asgi.middleware import StreamGuardMiddleware
 from streamguard_asgi.options import SessionOptions, StreamOptions
 from streamguard_asgi.request import OnReceipt, RequestGuard
 from streamguard_asgi.response import STREAM_ID_HEADER, GuardedResponse
-from streamguard_asgi.sse import encode_event
 from streamguard_core import current_scope
+from streamguard_core.formats import End
+from streamguard_core.sse import encode_event
 
 __all__ = [
     "STREAM_ID_HEADER",

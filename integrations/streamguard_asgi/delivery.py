@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 from streamguard_asgi._starlette import Message, Send
-from streamguard_asgi.formats import End, Format
 from streamguard_asgi.shielding import cause_of
 from streamguard_core import AnyChunk, Cause, CloseState, LedgerError, StreamSession
+from streamguard_core.formats import End, Format
 
 _EARLY: Final = 0.001
 """How early a timer may come and still count as on time, in seconds."""

@@ -15,13 +15,13 @@ from streamguard_asgi._starlette import (
     StreamingResponse,
 )
 from streamguard_asgi.delivery import Delivery, RawHeaders
-from streamguard_asgi.formats import Events, Format, Lines, Raw, Text, choose
 from streamguard_asgi.options import SessionOptions
 from streamguard_asgi.producing import Mapped, close_producer, producer_of
 from streamguard_asgi.request import RequestGuard, guard_in, new_guard
 from streamguard_asgi.shielding import attend
-from streamguard_asgi.sse import PING
 from streamguard_core import StreamSession, UsageError, current_scope, use_scope
+from streamguard_core.formats import Events, Format, Lines, Raw, Text, choose
+from streamguard_core.sse import PING
 
 DEFAULT_PING: Final = 15.0
 STREAM_ID_HEADER: Final = "streamguard-stream-id"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from streamguard_core import AnyChunk, Chunk, ChunkKind, UsageError
+from streamguard_core.chunks import AnyChunk, Chunk, ChunkKind
+from streamguard_core.errors import UsageError
 
 PING: Final = b": ping\n\n"
 """A comment: keeps proxies from closing a silent connection; no client shows it."""

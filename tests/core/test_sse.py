@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamguard_asgi import encode_event
-from streamguard_asgi.sse import encode_batch, encode_chunk
 from streamguard_core import AnyChunk, Chunk, ChunkKind, UsageError
+from streamguard_core.sse import encode_batch, encode_chunk, encode_event
 
 
 def parse(wire: bytes) -> list[dict[str, str]]:

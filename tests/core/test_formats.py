@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from streamguard_asgi import End
-from streamguard_asgi.formats import Events, Format, Lines, Raw, Text, choose
 from streamguard_core import AnyChunk, Category, Cause, Chunk, ChunkKind
+from streamguard_core.formats import End, Events, Format, Lines, Raw, Text, choose
 
 BATCH: list[AnyChunk] = [
     "never ",

@@ -7,8 +7,9 @@ from typing import Final, Protocol
 
 import msgspec
 
-from streamguard_asgi import sse
-from streamguard_core import AnyChunk, Category, Cause, Chunk, ChunkKind
+from streamguard_core import sse
+from streamguard_core.causes import Category, Cause
+from streamguard_core.chunks import AnyChunk, Chunk, ChunkKind
 
 _ERRORS: Final[dict[Category, str]] = {
     Category.CONSUMER: "The answer could not be delivered.",
