@@ -11,16 +11,7 @@ import pytest
 
 from streamguard_testing import LoopbackEngine
 
-from .makers import (
-    anthropic_producer,
-    array_producer,
-    chat_producer,
-    completions_producer,
-    gemini_producer,
-    generate_producer,
-    openai_producer,
-    responses_producer,
-)
+from .makers import EVERY
 
 
 @pytest.fixture(params=["httpx", "httpx2"])
@@ -47,28 +38,7 @@ async def engine() -> AsyncIterator[LoopbackEngine]:
         yield running
 
 
-@pytest.fixture(
-    params=[
-        openai_producer,
-        chat_producer,
-        generate_producer,
-        anthropic_producer,
-        gemini_producer,
-        array_producer,
-        responses_producer,
-        completions_producer,
-    ],
-    ids=[
-        "openai",
-        "chat",
-        "generate",
-        "anthropic",
-        "gemini",
-        "gemini array",
-        "responses",
-        "completions",
-    ],
-)
+@pytest.fixture(params=EVERY, ids=EVERY.values())
 def make(request: pytest.FixtureRequest) -> Any:
     """Makes a producer that calls a server."""
     return request.param

@@ -65,6 +65,18 @@ def array_producer(url: str, **options: Any) -> GeminiProducer:
     return gemini_producer(url, sse=False, **options)
 
 
+EVERY: dict[Make, str] = {
+    openai_producer: "openai",
+    chat_producer: "chat",
+    generate_producer: "generate",
+    anthropic_producer: "anthropic",
+    gemini_producer: "gemini",
+    array_producer: "gemini array",
+    responses_producer: "responses",
+    completions_producer: "completions",
+}
+"""All of them, with the names their tests have."""
+
 LIMIT_WORDS = ("length", "max_tokens", "MAX_TOKENS", "incomplete")
 """What providers say when an answer has reached the most tokens that were asked for."""
 

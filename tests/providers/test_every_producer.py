@@ -12,6 +12,7 @@ from streamguard_testing import Fault, LoopbackEngine
 from streamguard_testing.faults import ErrorShape
 
 from .makers import (
+    EVERY,
     Make,
     array_producer,
     chat_producer,
@@ -28,6 +29,13 @@ QUICK: dict[str, Any] = {"tokens_per_second": 5000}
 LONG = 6
 NO_EVENTS = (chat_producer, generate_producer, array_producer)
 EVENTS_ONLY = (ErrorShape.EVENT, ErrorShape.FAILED, ErrorShape.BESIDE, ErrorShape.FIELD)
+SHAPES = [
+    pytest.param(make, shape, id=f"{name}-{shape}")
+    for make, name in EVERY.items()
+    for shape in ErrorShape
+    # There are no events in the other framings.
+    if make not in NO_EVENTS or shape not in EVENTS_ONLY
+]
 
 
 class Leaving(Recorder):
@@ -73,14 +81,12 @@ def is_foreign(make: Make, shape: ErrorShape) -> bool:
     return shape is ErrorShape.BODY and make not in NO_EVENTS
 
 
-@pytest.mark.parametrize("shape", ErrorShape)
+@pytest.mark.parametrize(("make", "shape"), SHAPES)
 async def test_an_error_of_every_shape(make: Make, contract: str, shape: ErrorShape) -> None:
     """However an error is put into a 200, it comes after the chunks before it and quotes nobody.
 
     In a shape that is another dialect's it is not understood, but never taken for a success (G13).
     """
-    if make in NO_EVENTS and shape in EVENTS_ONLY:
-        pytest.skip("there are no events in this framing")
     fault = Fault(error_after=3, error_shape=shape, error_message="near SECRET", error_status=529)
     foreign = is_foreign(make, shape)
     async with LoopbackEngine(**QUICK, fault=fault) as engine:
