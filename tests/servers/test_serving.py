@@ -50,6 +50,6 @@ async def test_workers_are_children(server: Server) -> None:
         workers = children(running.pid)
         assert workers
         assert all(map(alive, workers))
-        running.send_signal(signal.SIGKILL)
+        running.send_signal(signal.SIGTERM)
         running.wait(30)
         await until(lambda: not any(map(alive, workers)), "the workers to go")
