@@ -22,7 +22,7 @@ from streamguard_core.errors import (
     UsageError,
 )
 from streamguard_core.gates import CUT, HOLD, PASS, Gate, Verdict
-from streamguard_core.ledger import Ledger, MemoryLedger
+from streamguard_core.ledger import Ledger, MemoryLedger, ReadableLedger, Verification
 from streamguard_core.limits import Deadlines, Limits
 from streamguard_core.observers import CutOff, Flushed, Notice, Observer, Opened, Sealed
 from streamguard_core.options import SessionOptions
@@ -64,6 +64,7 @@ from streamguard_core.session import StreamSession
 from streamguard_core.statistics import Statistics
 from streamguard_core.sync_session import SyncStreamSession
 from streamguard_core.termination import OnClose, Termination, TerminationLookup
+from streamguard_core.totals import PriceSum, Sum, count_text, price_text
 from streamguard_core.transitions import TRANSITIONS, ConsumerState, ProducerState, State
 
 __all__ = [
@@ -115,11 +116,13 @@ __all__ = [
     "Party",
     "Price",
     "PricePart",
+    "PriceSum",
     "Pricer",
     "Producer",
     "ProducerError",
     "ProducerState",
     "PullProducer",
+    "ReadableLedger",
     "Receipt",
     "RecordedStream",
     "Report",
@@ -133,6 +136,7 @@ __all__ = [
     "StreamGuardError",
     "StreamProtocol",
     "StreamSession",
+    "Sum",
     "SyncStreamSession",
     "SystemClock",
     "Termination",
@@ -142,12 +146,15 @@ __all__ = [
     "Usage",
     "UsageError",
     "Verdict",
+    "Verification",
     "by_provider",
     "cancel",
+    "count_text",
     "current_scope",
     "drain",
     "from_pico",
     "grace",
+    "price_text",
     "size_of",
     "sum_prices",
     "text_of",

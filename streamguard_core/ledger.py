@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from streamguard_core.errors import UsageError
 from streamguard_core.receipt import OpenRecord, Receipt
@@ -21,6 +22,64 @@ class Ledger(Protocol):
 
     def append_close(self, receipt: Receipt) -> Future[None]:
         """Begin to make a receipt durable; `await session.receipt()` waits for it."""
+
+
+class Verification(Protocol):
+    """What a ledger found when it verified itself."""
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing is wrong, not understood or incomplete."""
+
+    @property
+    def exit_code(self) -> int:
+        """For a command: 0 ok, 1 tampering or damage, 3 incomplete, 4 written by newer software."""
+
+    @property
+    def problems(self) -> Sequence[object]:
+        """Evidence that something was changed or lost; each one's `str()` says what and where."""
+
+    @property
+    def unknown(self) -> Sequence[object]:
+        """What newer software wrote, and this one does not understand."""
+
+    @property
+    def incomplete(self) -> Sequence[object]:
+        """What has no end yet."""
+
+    @property
+    def not_checked(self) -> Sequence[object]:
+        """What this verification cannot know."""
+
+
+@runtime_checkable
+class ReadableLedger(Ledger, Protocol):
+    """A ledger that can be read back and verified: what an adapter needs to show receipts of long ago.
+
+    The plain data of a receipt is that of `Receipt.to_record()`, with its instants counted from the opening, and
+    beside it `sealed` (false while there is no receipt) and `records` (where its records stand in the ledger).
+    """
+
+    def read_receipts(self) -> Iterator[dict[str, Any]]:
+        """One plain dict per stream.
+
+        Raises:
+            LedgerError: at the end, when something could not be read.
+        """
+
+    def read_receipt(self, stream_id: str) -> dict[str, Any] | None:
+        """That of one stream; None when the ledger does not know it.
+
+        Raises:
+            LedgerError: when it could not be read.
+        """
+
+    def verify(self) -> Verification:
+        """Check all of it; changes nothing.
+
+        Raises:
+            LedgerError: when it cannot be read at all.
+        """
 
 
 def check_ledger(value: Ledger) -> Ledger:

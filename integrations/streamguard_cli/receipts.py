@@ -12,9 +12,8 @@ import typer
 from rich.table import Table
 
 from streamguard_cli.console import console, warn
-from streamguard_cli.money import PriceSum, price_text
 from streamguard_cli.tables import Ledger, printable, refuse, show
-from streamguard_core import Cause, LedgerError
+from streamguard_core import Cause, LedgerError, PriceSum, Sum, count_text, price_text
 from streamguard_ledger import read_receipts
 
 _INCOMPLETE: Final = 3
@@ -95,33 +94,12 @@ class _Reading:
 
 
 @dataclass(slots=True)
-class _Sum:
-    """A sum that says how much of it is known."""
-
-    value: int = 0
-    known: int = 0
-    unknown: int = 0
-
-    def add(self, number: object) -> None:
-        if type(number) is int:
-            self.value += number
-            self.known += 1
-        else:
-            self.unknown += 1
-
-    def __str__(self) -> str:
-        if not self.unknown:
-            return str(self.value)
-        return f"{self.value} (+ {self.unknown} unknown)" if self.known else "unknown"
-
-
-@dataclass(slots=True)
 class _Totals:
     """What the lines of the table add up to."""
 
     streams: int = 0
     open: int = 0
-    sums: dict[str, _Sum] = field(default_factory=dict)
+    sums: dict[str, Sum] = field(default_factory=dict)
     price: PriceSum = field(default_factory=PriceSum)
 
     def add(self, receipt: dict[str, Any]) -> None:
@@ -137,7 +115,7 @@ class _Totals:
         self.price.add(_map(receipt, "price"))
 
     def _add(self, name: str, number: object) -> None:
-        self.sums.setdefault(name, _Sum()).add(number)
+        self.sums.setdefault(name, Sum()).add(number)
 
     def __str__(self) -> str:
         parts = [f"{self.streams} streams", f"{self.open} open"]
@@ -172,8 +150,8 @@ def _cells(receipt: dict[str, Any]) -> list[object]:
         receipt.get("model", ""),
         _chunks(receipt) if sealed else "",
         _with_source(_map(receipt, "output")) if sealed else "",
-        _bounded(_map(receipt, "waste")) if sealed else "",
-        _bounded(_map(receipt, "prevented")) if sealed else "",
+        count_text(_map(receipt, "waste")) if sealed else "",
+        count_text(_map(receipt, "prevented")) if sealed else "",
         price_text(_map(receipt, "price")) if sealed else "",
         f"{close}, recovered" if "recovered_from" in receipt else close,
         f"{duration / 1e9:.2f}" if type(duration) is int else "",
@@ -187,22 +165,9 @@ def _chunks(receipt: dict[str, Any]) -> str:
 
 
 def _with_source(count: dict[str, Any]) -> str:
-    text = _bounded(count)
+    text = count_text(count)
     source = count.get("source", "none")
     return text if source == "none" else f"{text} {source}"
-
-
-def _bounded(count: dict[str, Any]) -> str:
-    """A value with its bounds where these say more."""
-    value, lower, upper = (count.get(name) for name in ("value", "lower", "upper"))
-    if value is not None and value == lower == upper:
-        return str(value)
-    known = [] if value is None else [f"~{value}"]
-    if upper is not None:
-        known.append(f"{lower or 0}..{upper}")
-    elif lower:
-        known.append(f">={lower}")
-    return " ".join(known) or "unknown"
 
 
 def _opened(receipt: dict[str, Any]) -> int:

@@ -2,7 +2,7 @@
 
 from streamguard_ledger.canonical import NotCanonical
 from streamguard_ledger.price_book import PriceBook
-from streamguard_ledger.reading import StoredRecord, read_receipts, read_records
+from streamguard_ledger.reading import StoredRecord, read_receipt, read_receipts, read_records
 from streamguard_ledger.report import Problem, VerifyReport, WriterReport, WriterState
 from streamguard_ledger.sqlite import SQLiteLedger
 from streamguard_ledger.verifying import verify
@@ -16,6 +16,7 @@ __all__ = [
     "VerifyReport",
     "WriterReport",
     "WriterState",
+    "read_receipt",
     "read_receipts",
     "read_records",
     "verify",

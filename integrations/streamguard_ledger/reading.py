@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -32,6 +33,9 @@ FROM record AS c LEFT JOIN record AS o
   ON o.stream_id = c.stream_id AND o.kind = 'OPEN' AND o.{INDEXED}
 WHERE c.kind = 'CLOSE' AND o.seq IS NULL AND c.seq > ?
 ORDER BY c.seq LIMIT {_PAGE}
+"""  # noqa: S608 - made of constants
+_ONE: Final = f"""
+SELECT seq, kind, body FROM record WHERE stream_id = ? AND {INDEXED}
 """  # noqa: S608 - made of constants
 
 
@@ -82,6 +86,19 @@ def read_receipts(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     return _Reading(existing(Path(path))).receipts()
 
 
+def read_receipt(path: str | os.PathLike[str], stream_id: str) -> dict[str, Any] | None:
+    """The receipt of one stream, as `read_receipts` gives it; None when the ledger does not know the stream.
+
+    Args:
+        path: the directory that `SQLiteLedger` was given; its process may be writing.
+        stream_id: the stream.
+
+    Raises:
+        LedgerError: when there is no ledger, or a part of it could not be read.
+    """
+    return _Reading(existing(Path(path))).receipt(stream_id)
+
+
 class _Found(NamedTuple):
     writer: str
     seq: int
@@ -110,6 +127,12 @@ class _Reading:
         for closed in apart.values():
             yield from self._merged(None, closed)
         self._complain()
+
+    def receipt(self, stream_id: str) -> dict[str, Any] | None:
+        found = dict(self._each(partial(_of_stream, stream_id)))
+        merged = list(self._merged(found.get("OPEN"), found.get("CLOSE"))) if found else []
+        self._complain()
+        return merged[0] if merged else None
 
     def _each(self, read: Callable[[str, sqlite3.Connection], Iterator[T]]) -> Iterator[T]:
         """Read one file after the other; what is damaged is noted and passed over."""
@@ -153,6 +176,14 @@ class _Reading:
 def _records_in(writer: str, connection: sqlite3.Connection) -> Iterator[StoredRecord]:
     for row in rows(connection):
         yield StoredRecord(writer, row.seq, row.body)
+
+
+def _of_stream(
+    stream_id: str, writer: str, connection: sqlite3.Connection
+) -> Iterator[tuple[str, _Found]]:
+    """The records of one stream, by their kind."""
+    for seq, kind, body in connection.execute(_ONE, (stream_id,)):
+        yield kind, _Found(writer, seq, body)
 
 
 def _only_closed_in(writer: str, connection: sqlite3.Connection) -> Iterator[tuple[str, _Found]]:

@@ -7,15 +7,19 @@ import sqlite3
 import threading
 import warnings
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from streamguard_core import LedgerError, OpenRecord, Receipt, UsageError
 from streamguard_ledger.folder import prepare
 from streamguard_ledger.inbox import Item
+from streamguard_ledger.reading import read_receipt, read_receipts
+from streamguard_ledger.report import VerifyReport
 from streamguard_ledger.supported import OLDEST_SQLITE
+from streamguard_ledger.verifying import verify
 from streamguard_ledger.writer import CLOSED, Writer
 
 DEFAULT_QUEUE_BYTES: Final = 16 * 1024 * 1024
@@ -84,6 +88,18 @@ class SQLiteLedger:
         The future fails with `LedgerError` when it cannot be written; `.receipt` holds it then.
         """
         return self._append(receipt)
+
+    def read_receipts(self) -> Iterator[dict[str, Any]]:
+        """One plain dict per stream, of all processes that wrote here; see the function `read_receipts`."""
+        return read_receipts(self.path)
+
+    def read_receipt(self, stream_id: str) -> dict[str, Any] | None:
+        """That of one stream; None when the ledger does not know it."""
+        return read_receipt(self.path, stream_id)
+
+    def verify(self) -> VerifyReport:
+        """Check all of the ledger; see the function `verify`."""
+        return verify(self.path)
 
     def close(self) -> None:
         """Write what was appended, end the chain in order, and let go of the file. Idempotent."""

@@ -17,7 +17,6 @@ import typer
 from rich.table import Table
 from typer.testing import CliRunner, Result
 
-from streamguard_cli.money import PriceSum, price_text
 from streamguard_cli.receipts import register as register_receipts
 from streamguard_cli.tables import printable, show
 from streamguard_cli.verify import register as register_verify
@@ -100,51 +99,6 @@ def test_receipts_adds_up_what_is_known(mixed: Path) -> None:
     )
     crashed = _call("receipts", mixed, "--cause", "crashed").stdout
     assert "1 streams, 0 open, produced unknown" in crashed
-
-
-@pytest.mark.parametrize(
-    ("price", "text"),
-    [
-        ({}, "unknown"),
-        ({"unpriced": "no_source"}, "unpriced"),
-        ({"unpriced": "unknown_model"}, "unpriced unknown_model"),
-        ({"total": "0.000000000000", "currency": "EUR"}, "0.00 EUR"),
-        ({"total": "12.340000000001", "currency": "EUR"}, "12.340000000001 EUR"),
-        (
-            {"total": "2.000000000000", "lower": "2.000000000000", "currency": "USD"},
-            "~2.00 >=2.00 USD",
-        ),
-        (
-            {
-                "total": "2.000000000000",
-                "lower": "1.500000000000",
-                "upper": "3.000000000000",
-                "currency": "USD",
-            },
-            "~2.00 1.50..3.00 USD",
-        ),
-        (
-            {"unpriced": "unknown_usage", "lower": "1.500000000000", "currency": "USD"},
-            ">=1.50 USD",
-        ),
-        ({"total": 7, "currency": []}, "unknown"),
-        ({"total": "7", "unpriced": []}, "unpriced []"),
-    ],
-)
-def test_a_price_is_shown_with_every_digit_and_its_bounds(price: dict[str, Any], text: str) -> None:
-    """Unknown is not zero, zero is, and what was forged is no traceback (G12)."""
-    assert price_text(price) == text
-
-
-def test_totals_are_kept_apart_by_currency() -> None:
-    """P37: euros and dollars have two sums; what has no total is counted beside them."""
-    total = PriceSum()
-    assert str(total) == "unpriced"
-    for currency in ("USD", "EUR", "USD"):
-        total.add({"total": "0.100000000000", "currency": currency})
-    assert str(total) == "0.10 EUR and 0.20 USD"
-    total.add({"unpriced": "unknown_usage", "lower": "1.000000000000", "currency": "USD"})
-    assert str(total) == "0.10 EUR and 0.20 USD (+ 1 unpriced)"
 
 
 def test_receipts_can_be_narrowed(mixed: Path) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from streamguard_core import LedgerError, OpenRecord, Receipt, Usage
+from streamguard_core import LedgerError, OpenRecord, ReadableLedger, Receipt, Usage
 from streamguard_ledger import (
     NotCanonical,
     SQLiteLedger,
     StoredRecord,
     canonical,
+    read_receipt,
     read_receipts,
     read_records,
 )
@@ -150,3 +151,34 @@ def test_a_writer_without_a_record_is_nothing_to_read(whole: Path) -> None:
     (whole / "writers" / f"{'0' * 32}.db").touch()
     assert len(list(read_receipts(whole))) == 2
     assert len(list(read_records(whole))) == 6
+
+
+def test_one_receipt_is_found_wherever_its_records_are(
+    recovered: Path, opening: Opening, edit: Edit
+) -> None:
+    """By its stream's id: closed by its own process, by a later one, or still open; a strange id is None."""
+    with SQLiteLedger(recovered) as ledger:
+        ledger.append_open(opening("live")).result()
+        every = {one["stream_id"]: one for one in read_receipts(recovered)}
+        assert sorted(every) == ["live", "s0", "s1", "s2"]
+        for stream_id, receipt in every.items():
+            assert ledger.read_receipt(stream_id) == receipt
+        assert read_receipt(recovered, "strange") is None
+    assert every["s2"]["records"]["open"]["writer"] != every["s2"]["records"]["close"]["writer"]
+    with edit(recovered) as connection:
+        connection.execute("UPDATE record SET body = x'ff' WHERE stream_id = 's0'")
+    with pytest.raises(LedgerError, match="record 1"):
+        read_receipt(recovered, "s0")
+
+
+def test_a_ledger_reads_and_verifies_itself(whole: Path, edit: Edit) -> None:
+    """Who holds only the object, as an adapter does, can read back and verify what all processes wrote."""
+    with SQLiteLedger(whole) as ledger:
+        assert isinstance(ledger, ReadableLedger)
+        assert list(ledger.read_receipts()) == list(read_receipts(whole))
+        assert ledger.verify().ok
+        with edit(whole) as connection:
+            connection.execute("UPDATE record SET hash = x'00' WHERE seq = 2")
+        report = ledger.verify()
+    assert (report.ok, report.exit_code) == (False, 1)
+    assert report.problems
