@@ -153,6 +153,9 @@ class RequestGuard(Scope):
 
     def interrupted(self, error: BaseException) -> None:
         """The application ended with `error`: whatever still runs was not ended by its reader."""
+        if isinstance(error, Exception):
+            # A call that failed and waits for its retry gets none: its failure was the provider's.
+            self.settle()
         if self.gone is None:
             for stream in self._streams:
                 if stream.cause is None:

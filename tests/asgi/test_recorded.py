@@ -103,6 +103,21 @@ async def test_the_reader_leaves() -> None:
     assert (receipt.consumed, receipt.late) == (2, 0)
 
 
+async def test_a_failed_call_that_the_endpoint_gives_up() -> None:
+    """A stream that waits for a retry which the endpoint's error rules out failed by its provider (G14)."""
+
+    async def endpoint(request: Request) -> Response:
+        stream, scope = begun(), current_scope()
+        assert scope is not None
+        scope.awaited.append(lambda: stream.ended(Cause.PRODUCER_ERROR, "refused"))
+        raise OSError("what an SDK raises after its last try")
+
+    guarded = Guarded(endpoint)
+    with pytest.raises(OSError, match="last try"):
+        await Server(guarded.app).run()
+    assert guarded.only().cause is Cause.PRODUCER_ERROR
+
+
 async def test_a_call_that_outlives_its_request() -> None:
     """What an application reads on for itself after the response is not cut off, and told when it ends."""
     streams: list[RecordedStream] = []
