@@ -122,6 +122,8 @@ class Failover:
         self._spent: set[RouteState] = set()
         self._tries: dict[RouteState, int] = {}
         self._not_before: dict[RouteState, float] = {}
+        self._asked: dict[RouteState, float] = {}
+        """Until when a failed route asked to be left alone, whatever its failure."""
         self._resuming = False
         self._needs_able = False
         self._over = False
@@ -137,9 +139,9 @@ class Failover:
             return None
         waits = [(state, self._wait(state, now)) for state in self._candidates(now)]
         longest = self._rule.retries.max_retry_after
-        ready = [pair for pair in waits if pair[0].pacer.wait(now) <= self._rule.patience]
+        ready = [state for state, _ in waits if self._asks(state, now) <= self._rule.patience]
         if ready:
-            state = ready[0][0]
+            state = ready[0]
         elif waits and min(wait for _, wait in waits) <= longest:
             state = min(waits, key=lambda pair: pair[1])[0]
         else:
@@ -167,6 +169,7 @@ class Failover:
             self._spent.add(state)
         else:
             self._not_before[state] = now + wait
+            self._asked[state] = now + (getattr(error, "retry_after", None) or 0.0)
         if is_requests_own(error) and not self._rule.elsewhere:
             self._over = True
 
@@ -183,7 +186,7 @@ class Failover:
         self._resuming, self._needs_able = True, text
         self.resumes += 1
         self._began = now
-        self._spent, self._tries, self._not_before = set(), {}, {}
+        self._spent, self._tries, self._not_before, self._asked = set(), {}, {}, {}
         if isinstance(error, ProviderError) and not error.retryable:
             self._spent.add(state)
         # It may well answer again; but whoever is there beside it has not just broken off.
@@ -201,8 +204,9 @@ class Failover:
         ]
         waits = [self._wait(state, now) for state in self._order if state.breaker.admits(now)]
         soonest = min(waits, default=0.0)
+        hint = "change what is asked for" if self._over else "look at Router.health()"
         return RoutesFailed(
-            f"no route for {self._model!r} answered: {', '.join(parts)}; look at Router.health()",
+            f"no route for {self._model!r} answered: {', '.join(parts)}; {hint}",
             tried=tuple(self.tried),
             retry_after=soonest if soonest > 0.0 else None,
         )
@@ -219,6 +223,10 @@ class Failover:
     def _wait(self, state: RouteState, now: float) -> float:
         return max(state.pacer.wait(now), self._not_before.get(state, now) - now, 0.0)
 
+    def _asks(self, state: RouteState, now: float) -> float:
+        """Seconds for which the provider asks not to be called; our own wait for a retry is not among them."""
+        return max(state.pacer.wait(now), self._asked.get(state, now) - now)
+
     def _role(self, state: RouteState) -> AttemptRole:
         if self._resuming:
             return AttemptRole.RESUME
@@ -234,6 +242,8 @@ class Failover:
         self.tried.append((state.route.name, word))
 
     def _obstacle(self, state: RouteState, now: float) -> str:
+        if self._over:
+            return "the request itself was refused, and `elsewhere` is False"
         if not state.breaker.admits(now):
             return "its breaker is open"
         if state.pacer.wait(now) > 0.0:

@@ -127,6 +127,10 @@ async def test_a_request_that_is_wrong_is_wrong_everywhere() -> None:
         willing = router_over(first, second, elsewhere=True)
         assert (await told(willing.producer("chat", prompt=PROMPT)))[1].completed
     assert receipt.cause is Cause.PRODUCER_ERROR
+    assert receipt.detail.endswith(
+        "a (invalid_request_error, status 400), b (not called: the request itself was refused, and"
+        " `elsewhere` is False); change what is asked for"
+    )
 
 
 async def test_a_breaker_opens_and_one_probe_heals_it() -> None:
@@ -218,6 +222,21 @@ def test_a_route_that_asks_to_wait_is_passed_over() -> None:
         assert (first.calls, second.calls) == ([0.0], [0.0, 0.0, 0.0])
         await asyncio.sleep(7.0)
         assert (await told(router.producer("chat", prompt=PROMPT)))[0] == "first"
+
+    run(main())
+
+
+def test_one_that_is_down_and_asks_to_wait_is_passed_over() -> None:
+    """A 503 with `retry-after` keeps no reader waiting while another route is free; alone it is waited for."""
+
+    async def main() -> None:
+        down = provider_error("p", status=503, retry_after=7.0)
+        for spare in ([], [Provider(["second"])]):
+            first = Provider([down], ["first"])
+            router = on_virtual_time(first, *spare)
+            began = first.clock()
+            text, _ = await told(router.producer("chat", prompt=PROMPT))
+            assert (text, first.clock() - began) == (("second", 0.0) if spare else ("first", 7.0))
 
     run(main())
 
