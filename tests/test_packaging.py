@@ -29,6 +29,7 @@ PACKAGES = {
         for name in (
             "streamguard_asgi",
             "streamguard_cli",
+            "streamguard_django",
             "streamguard_ledger",
             "streamguard_providers",
             "streamguard_testing",
@@ -163,6 +164,7 @@ def test_only_msgspec_is_needed_without_extras(built: Built) -> None:
         ("streamguard_asgi", "starlette", "asgi"),
         ("streamguard_providers", "httpx", "providers"),
         ("streamguard_cli", "typer", "cli"),
+        ("streamguard_django", "django", "django"),
         ("streamguard_ledger.prices", "genai_prices", "prices"),
     ],
 )
@@ -196,7 +198,7 @@ def test_oldest_versions_are_the_lower_bounds() -> None:
     assert {name: pins.get(name) for name in bounds} == bounds
 
 
-@pytest.mark.parametrize("extra", ["asgi", "providers", "ledger", "testing", "cli"])
+@pytest.mark.parametrize("extra", ["asgi", "django", "providers", "ledger", "testing", "cli"])
 def test_package_needs_what_its_extra_brings(extra: str) -> None:
     """What a package says it needs in `supported.py` is what its extra installs."""
     supported = importlib.import_module(f"streamguard_{extra}.supported")

@@ -1,0 +1,22 @@
+"""The Django app: checks are registered when it is ready."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core.checks import Tags, register
+
+
+class StreamGuardConfig(AppConfig):
+    """`INSTALLED_APPS += ["streamguard_django"]`; the label is `streamguard`."""
+
+    name = "streamguard_django"
+    label = "streamguard"
+    verbose_name = "StreamGuard"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the checks."""
+        from streamguard_django.checks import check_middleware, check_settings  # noqa: PLC0415
+
+        register(check_settings, Tags.compatibility)
+        register(check_middleware, Tags.compatibility)

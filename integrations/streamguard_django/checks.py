@@ -1,0 +1,47 @@
+"""System checks that say what is wrong with a project's settings, and what to write."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+
+from streamguard_django import conf
+
+LABEL: Final = "streamguard"
+MIDDLEWARE: Final = "streamguard_django.StreamGuardMiddleware"
+_ALIASES: Final = (MIDDLEWARE, "streamguard_django.middleware.StreamGuardMiddleware")
+_GZIP: Final = "django.middleware.gzip.GZipMiddleware"
+
+
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """E001 to E004: the dictionary `STREAMGUARD`."""
+    _values, problems = conf.read(getattr(settings, conf.NAME, {}))
+    return [
+        Error(problem.text, hint=problem.hint, id=f"{LABEL}.{problem.id}") for problem in problems
+    ]
+
+
+def check_middleware(**_: Any) -> list[CheckMessage]:
+    """W001: the middleware is missing, or stands where it cannot see what is sent."""
+    named = list(settings.MIDDLEWARE)
+    ours = next((name for name in named if name in _ALIASES), None)
+    if ours is None:
+        return [
+            Warning(
+                "StreamGuardMiddleware is not in MIDDLEWARE: no stream of this project is under guard.",
+                hint=f'Write "{MIDDLEWARE}" as the first line of MIDDLEWARE, or right below GZipMiddleware.',
+                id=f"{LABEL}.W001",
+            )
+        ]
+    if _GZIP in named and named.index(ours) < named.index(_GZIP):
+        return [
+            Warning(
+                "StreamGuardMiddleware stands above GZipMiddleware: what it counts and formats is compressed"
+                " already, in pieces that are not chunks.",
+                hint=f'Move "{MIDDLEWARE}" below "{_GZIP}".',
+                id=f"{LABEL}.W001",
+            )
+        ]
+    return []

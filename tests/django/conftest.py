@@ -1,0 +1,41 @@
+"""A Django project for the tests of the adapter; no help from the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("django")
+
+from django.conf import settings
+
+if not settings.configured:
+    settings.configure(
+        SECRET_KEY="for-tests-only",
+        DEBUG=False,
+        ALLOWED_HOSTS=["*"],
+        USE_TZ=True,
+        INSTALLED_APPS=[
+            "django.contrib.contenttypes",
+            "django.contrib.auth",
+            "streamguard_django",
+        ],
+        MIDDLEWARE=["streamguard_django.StreamGuardMiddleware"],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        STREAMGUARD={},
+    )
+
+    import django
+
+    django.setup()
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    """Whatever a test shows, it shows with the cyclic garbage collector disabled."""
+    gc.disable()
+    yield
+    gc.enable()
