@@ -26,6 +26,7 @@ from streamguard_core.ledger import Ledger, MemoryLedger, ReadableLedger, Verifi
 from streamguard_core.limits import Deadlines, Limits
 from streamguard_core.observers import CutOff, Flushed, Notice, Observer, Opened, Sealed
 from streamguard_core.options import SessionOptions
+from streamguard_core.plain import plain_receipt, plain_record
 from streamguard_core.policies import (
     ByProvider,
     DisconnectPolicy,
@@ -154,6 +155,8 @@ __all__ = [
     "drain",
     "from_pico",
     "grace",
+    "plain_receipt",
+    "plain_record",
     "price_text",
     "size_of",
     "sum_prices",

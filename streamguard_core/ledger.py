@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, runtime_checkable
 
@@ -56,22 +56,15 @@ class Verification(Protocol):
 class ReadableLedger(Ledger, Protocol):
     """A ledger that can be read back and verified: what an adapter needs to show receipts of long ago.
 
-    The plain data of a receipt is that of `Receipt.to_record()`, with its instants counted from the opening, and
-    beside it `sealed` (false while there is no receipt) and `records` (where its records stand in the ledger).
+    The plain data of a receipt is that of `plain_receipt` (fields that only the OPEN has come with it), and beside it
+    `sealed` (false while there is no receipt) and `records` (where its records stand in the ledger).
     """
 
-    def read_receipts(self) -> Iterator[dict[str, Any]]:
-        """One plain dict per stream.
+    def read_receipts(self, stream_ids: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
+        """One plain dict per stream, of all of them or of those with these ids.
 
         Raises:
             LedgerError: at the end, when something could not be read.
-        """
-
-    def read_receipt(self, stream_id: str) -> dict[str, Any] | None:
-        """That of one stream; None when the ledger does not know it.
-
-        Raises:
-            LedgerError: when it could not be read.
         """
 
     def verify(self) -> Verification:

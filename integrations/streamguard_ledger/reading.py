@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -34,9 +34,10 @@ FROM record AS c LEFT JOIN record AS o
 WHERE c.kind = 'CLOSE' AND o.seq IS NULL AND c.seq > ?
 ORDER BY c.seq LIMIT {_PAGE}
 """  # noqa: S608 - made of constants
-_ONE: Final = f"""
-SELECT seq, kind, body FROM record WHERE stream_id = ? AND {INDEXED}
-"""  # noqa: S608 - made of constants
+_SOME: Final = (
+    "SELECT seq, stream_id, kind, body FROM record"  # noqa: S608 - made of constants
+    f" WHERE {INDEXED} AND stream_id IN ({{}})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[StoredRecord]:
     return _Reading(existing(Path(path))).records()
 
 
-def read_receipts(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+def read_receipts(
+    path: str | os.PathLike[str], stream_ids: Collection[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """One plain dict per stream: the fields of its receipt, or of its OPEN as long as it is open.
 
     Beside them stand `sealed` (false while there is no receipt) and `records` (writer and seq of
@@ -79,11 +82,13 @@ def read_receipts(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
     Args:
         path: the directory that `SQLiteLedger` was given; its process may be writing.
+        stream_ids: only those of these streams, found by an index; all by default.
 
     Raises:
         LedgerError: at once when there is no ledger; at the end when something could not be read.
     """
-    return _Reading(existing(Path(path))).receipts()
+    reading = _Reading(existing(Path(path)))
+    return reading.receipts() if stream_ids is None else reading.receipts_of(stream_ids)
 
 
 def read_receipt(path: str | os.PathLike[str], stream_id: str) -> dict[str, Any] | None:
@@ -96,7 +101,7 @@ def read_receipt(path: str | os.PathLike[str], stream_id: str) -> dict[str, Any]
     Raises:
         LedgerError: when there is no ledger, or a part of it could not be read.
     """
-    return _Reading(existing(Path(path))).receipt(stream_id)
+    return next(read_receipts(path, (stream_id,)), None)
 
 
 class _Found(NamedTuple):
@@ -128,11 +133,17 @@ class _Reading:
             yield from self._merged(None, closed)
         self._complain()
 
-    def receipt(self, stream_id: str) -> dict[str, Any] | None:
-        found = dict(self._each(partial(_of_stream, stream_id)))
-        merged = list(self._merged(found.get("OPEN"), found.get("CLOSE"))) if found else []
+    def receipts_of(self, stream_ids: Collection[str]) -> Iterator[dict[str, Any]]:
+        wanted = sorted(set(stream_ids))
+        for start in range(0, len(wanted), _PAGE):
+            found: dict[str, dict[str, _Found]] = {}
+            for stream_id, kind, record in self._each(
+                partial(_of_streams, wanted[start : start + _PAGE])
+            ):
+                found.setdefault(stream_id, {})[kind] = record
+            for records in found.values():
+                yield from self._merged(records.get("OPEN"), records.get("CLOSE"))
         self._complain()
-        return merged[0] if merged else None
 
     def _each(self, read: Callable[[str, sqlite3.Connection], Iterator[T]]) -> Iterator[T]:
         """Read one file after the other; what is damaged is noted and passed over."""
@@ -178,12 +189,13 @@ def _records_in(writer: str, connection: sqlite3.Connection) -> Iterator[StoredR
         yield StoredRecord(writer, row.seq, row.body)
 
 
-def _of_stream(
-    stream_id: str, writer: str, connection: sqlite3.Connection
-) -> Iterator[tuple[str, _Found]]:
-    """The records of one stream, by their kind."""
-    for seq, kind, body in connection.execute(_ONE, (stream_id,)):
-        yield kind, _Found(writer, seq, body)
+def _of_streams(
+    stream_ids: Sequence[str], writer: str, connection: sqlite3.Connection
+) -> Iterator[tuple[str, str, _Found]]:
+    """The records of some streams, with their kind."""
+    marks = ",".join("?" * len(stream_ids))
+    for seq, stream_id, kind, body in connection.execute(_SOME.format(marks), stream_ids):
+        yield stream_id, kind, _Found(writer, seq, body)
 
 
 def _only_closed_in(writer: str, connection: sqlite3.Connection) -> Iterator[tuple[str, _Found]]:

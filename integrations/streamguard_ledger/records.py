@@ -1,16 +1,14 @@
 """The records of a ledger as plain data: what an OPEN, a receipt and a writer's own records say.
 
-A receipt is written as `Receipt.to_record()` says, with three changes. Instants are nanoseconds
-since the stream was opened, as a machine's own clock outgrows what JSON keeps exactly after 104
-days. `reported` in a usage, the provider's own object, is a string of JSON: it may hold floats, and a
-string keeps it to the letter. What cannot be written at all (an integer beyond 2^53, a tag with a
-key that is not ASCII) is left out and named in `left_out`: a receipt is never lost for one field.
+A receipt is written as `streamguard_core.plain_receipt` says: its instants are nanoseconds since the
+stream was opened, as a machine's own clock outgrows what JSON keeps exactly after 104 days. What
+cannot be written at all (an integer beyond 2^53, a tag with a key that is not ASCII) is left out and
+named in `left_out`: a receipt is never lost for one field.
 An OPEN is refused instead, as nothing has been spent yet.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sqlite3
@@ -22,16 +20,15 @@ from enum import Enum
 from hashlib import sha256
 from typing import Any, Final
 
-import msgspec
-
 from streamguard_core import (
     Cause,
     CloseState,
     OpenRecord,
     Receipt,
-    Usage,
     UsageError,
     __version__,
+    plain_receipt,
+    plain_record,
 )
 from streamguard_ledger import canonical
 
@@ -39,8 +36,6 @@ VERSION: Final = 1
 """Version of the records that this package writes, and the newest that it understands."""
 MAX_OPEN_BYTES: Final = 64 * 1024
 """An OPEN larger than this is refused: its tags come from somewhere they should not."""
-MAX_REPORTED_CHARS: Final = 16 * 1024
-"""A provider's usage object larger than this is left out."""
 MAX_LEFT_OUT: Final = 32
 
 CHAIN_FIELDS: Final = ("v", "kind", "log", "writer", "seq", "prev", "record_id", "open_ref")
@@ -144,10 +139,7 @@ def open_draft(record: OpenRecord) -> Draft:
     Raises:
         UsageError: when it holds an object that is no data at all.
     """
-    if type(record.tags) is not dict:
-        record = msgspec.structs.replace(record, tags=dict(record.tags))
-    fields = _plain(record)
-    return Draft(Kind.OPEN, fields, record.stream_id)
+    return Draft(Kind.OPEN, plain_record(record), record.stream_id)
 
 
 def close_draft(receipt: Receipt, opened: Ref | None) -> Draft:
@@ -156,13 +148,7 @@ def close_draft(receipt: Receipt, opened: Ref | None) -> Draft:
     Raises:
         UsageError: when it holds an object that is no data at all.
     """
-    fields = _plain(_without_reported(receipt))
-    _count_from_opening(fields)
-    _write_reported(fields, "usage", receipt.usage)
-    for index, attempt in enumerate(receipt.attempts):
-        if attempt.usage is not None:
-            place = f"attempts.{index}.usage"
-            _write_reported(fields, place, attempt.usage, fields["attempts"][index])
+    fields = plain_receipt(receipt)
     if opened is not None:
         fields["open_ref"] = opened.to_data()
     return Draft(Kind.CLOSE, fields, receipt.stream_id)
@@ -224,59 +210,3 @@ def writer_recovered_draft(end: Ref, closed: int, damage: str | None) -> Draft:
 
 
 _OPENING: Final = ("stream_id", "opened_us", "model", "provider", "max_tokens", "tags")
-
-
-def _plain(record: OpenRecord | Receipt) -> dict[str, Any]:
-    try:
-        return record.to_record()
-    except (TypeError, ValueError, RecursionError):
-        raise UsageError(
-            f"cannot write a record of stream {record.stream_id}: a field holds an object that is"
-            " no plain data; give tags as strings"
-        ) from None
-
-
-def _count_from_opening(plain: dict[str, Any]) -> None:
-    """Turn every instant into nanoseconds since the stream was opened."""
-    start = plain["instants"]["opened_ns"]
-    places = [plain["instants"], *plain.get("attempts", ()), *plain.get("history", ())]
-    for place in places:
-        for key, value in place.items():
-            if key.endswith("_ns"):
-                place[key] = value - start
-
-
-def _without_reported(receipt: Receipt) -> Receipt:
-    """The same without what providers put into their usage objects, and with tags as a plain map."""
-
-    def bare(usage: Usage) -> Usage:
-        return usage if usage.reported is None else msgspec.structs.replace(usage, reported=None)
-
-    attempts = tuple(
-        one if one.usage is None else msgspec.structs.replace(one, usage=bare(one.usage))
-        for one in receipt.attempts
-    )
-    tags = receipt.tags if type(receipt.tags) is dict else dict(receipt.tags)
-    return msgspec.structs.replace(receipt, usage=bare(receipt.usage), attempts=attempts, tags=tags)
-
-
-def _write_reported(
-    fields: dict[str, Any], where: str, usage: Usage, place: dict[str, Any] | None = None
-) -> None:
-    """Write a provider's usage object as text, or say that it was left out."""
-    if usage.reported is None:
-        return
-    text = _as_text(usage.reported)
-    if text is None:
-        fields.setdefault("left_out", []).append(f"{where}.reported")
-    else:
-        (fields if place is None else place)["usage"]["reported"] = text
-
-
-def _as_text(reported: Mapping[str, Any]) -> str | None:
-    """A provider's usage object as JSON in its own order; None when it is too large, or no data."""
-    try:
-        text = json.dumps(dict(reported), separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError):
-        return None
-    return text if len(text) <= MAX_REPORTED_CHARS else None

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -89,9 +89,9 @@ class SQLiteLedger:
         """
         return self._append(receipt)
 
-    def read_receipts(self) -> Iterator[dict[str, Any]]:
+    def read_receipts(self, stream_ids: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
         """One plain dict per stream, of all processes that wrote here; see the function `read_receipts`."""
-        return read_receipts(self.path)
+        return read_receipts(self.path, stream_ids)
 
     def read_receipt(self, stream_id: str) -> dict[str, Any] | None:
         """That of one stream; None when the ledger does not know it."""

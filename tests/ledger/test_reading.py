@@ -164,6 +164,8 @@ def test_one_receipt_is_found_wherever_its_records_are(
         for stream_id, receipt in every.items():
             assert ledger.read_receipt(stream_id) == receipt
         assert read_receipt(recovered, "strange") is None
+        many = ["s2", "strange", "live", "s2", *(f"x{number}" for number in range(300))]
+        assert sorted(one["stream_id"] for one in ledger.read_receipts(many)) == ["live", "s2"]
     assert every["s2"]["records"]["open"]["writer"] != every["s2"]["records"]["close"]["writer"]
     with edit(recovered) as connection:
         connection.execute("UPDATE record SET body = x'ff' WHERE stream_id = 's0'")
