@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Protocol
 
 from streamguard_core.causes import Cause
@@ -138,3 +138,19 @@ def use_scope(scope: Scope) -> Iterator[Scope]:
     finally:
         _current.reset(token)
         scope.settle()
+
+
+def enter_scope(scope: Scope) -> Token[Scope | None]:
+    """Work inside `scope` until `leave_scope()`: for an adapter that runs a stream's steps in a task of its host's.
+
+    Unlike the end of `use_scope()`, leaving says nothing about the scope's work: there may be a next step.
+    """
+    return _current.set(scope)
+
+
+def leave_scope(token: Token[Scope | None]) -> None:
+    """Work where the task worked before; also when a step is finalised in another context than it began in."""
+    try:
+        _current.reset(token)
+    except ValueError:
+        pass  # Another context: there is nothing here to be taken back.

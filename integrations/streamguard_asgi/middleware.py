@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
-from streamguard_asgi.receive import DEFAULT_LIMIT
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
 from streamguard_core import Ledger, Pricer, UsageError, current_scope, use_scope
 from streamguard_core.ledger import check_ledger
 from streamguard_core.price import check_pricer
+from streamguard_core.receive import DEFAULT_LIMIT
 
 
 class StreamGuardMiddleware:

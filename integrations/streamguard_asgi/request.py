@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from streamguard_asgi._starlette import ASGIScope, Message, Receive, Send
-from streamguard_asgi.receive import DEFAULT_LIMIT, ReceivePump
 from streamguard_asgi.shielding import cause_of, finish
 from streamguard_core import (
     Governed,
@@ -25,6 +24,7 @@ from streamguard_core import (
     StreamSession,
     current_scope,
 )
+from streamguard_core.receive import DEFAULT_LIMIT, ReceivePump
 
 logger = logging.getLogger("streamguard")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from streamguard_asgi.receive import ReceivePump
 from streamguard_core import UsageError
+from streamguard_core.receive import ReceivePump
 
 from .driver import BOUND, Server, eventually
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 
 import pytest
 
@@ -14,6 +15,7 @@ from streamguard_core import (
     current_scope,
     use_scope,
 )
+from streamguard_core.scope import enter_scope, leave_scope
 from streamguard_core.testing import hang, scripted_iterator
 
 
@@ -138,3 +140,26 @@ async def test_a_session_is_a_member() -> None:
     scope.disconnected("the tab was closed")
     assert (await session.receipt()).cause is Cause.CLIENT_DISCONNECT
     assert scope.session is session
+
+
+def test_a_step_is_inside_and_the_next_step_is_not_settled_for() -> None:
+    """Entering and leaving step by step says nothing about the scope's work, which goes on."""
+    scope, settled = Scope(), list[str]()
+    scope.awaited.append(lambda: settled.append("over"))
+    outer = Scope()
+    with use_scope(outer):
+        for _ in range(2):
+            token = enter_scope(scope)
+            assert current_scope() is scope
+            leave_scope(token)
+            assert current_scope() is outer
+    assert settled == []
+
+
+def test_a_step_that_is_finalised_in_another_context_disturbs_nothing() -> None:
+    """The collector may close a generator in any context: what holds there goes on holding."""
+    outer = Scope()
+    token = contextvars.copy_context().run(enter_scope, Scope())
+    with use_scope(outer):
+        leave_scope(token)
+        assert current_scope() is outer

@@ -1,17 +1,19 @@
-"""The one reader of a request's `receive`: sees the reader leave in every phase, and keeps the body."""
+"""The one reader of an ASGI request's `receive`: sees the reader leave in every phase, and keeps the body."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeAlias
 
-from streamguard_asgi._starlette import Message, Receive
-from streamguard_core import UsageError
+from streamguard_core.errors import UsageError
 
 logger = logging.getLogger("streamguard")
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
 
 DEFAULT_LIMIT: Final = 65536
 _OVERHEAD: Final = 64
@@ -134,7 +136,7 @@ class ReceivePump:
                 if message["type"] == "http.disconnect":
                     break
                 self._put(message)
-        except Exception as error:  # noqa: BLE001 - told to whoever asks; the type alone is logged
+        except Exception as error:
             logger.warning("a server's receive() raised %s", type(error).__name__)
             self._error = error
         else:
