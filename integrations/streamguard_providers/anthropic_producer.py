@@ -9,6 +9,7 @@ from typing import Any, Final, Unpack
 from urllib.parse import urlsplit
 
 from streamguard_core import UsageError
+from streamguard_providers.conversation import instructions_apart
 from streamguard_providers.keys import checked_url, key_header
 from streamguard_providers.producers import CallOptions, HTTPProducer, as_messages
 from streamguard_providers.stream_decoder import StreamDecoder
@@ -33,7 +34,7 @@ class AnthropicProducer(HTTPProducer):
         model: which model.
         messages: the conversation, as Anthropic takes it.
         prompt: the user's message, in place of `messages`.
-        system: the system prompt.
+        system: the system prompt; messages of the role `system`, which Anthropic refuses, come after it.
         base_url: where the API is, without its version.
         api_key: the key, for `x-api-key`; by default that of the environment variable
             ANTHROPIC_API_KEY, if there is one.
@@ -74,13 +75,17 @@ class AnthropicProducer(HTTPProducer):
             raise UsageError(
                 "Anthropic is called with a key: pass api_key, or set ANTHROPIC_API_KEY"
             )
+        instructions, others = instructions_apart(as_messages(prompt, messages))
         body: dict[str, Any] = {
             **(options or {}),
             "model": model,
-            "messages": as_messages(prompt, messages),
+            "messages": others,
             "max_tokens": max_tokens,
             "stream": True,
         }
+        if instructions:
+            own = [{"text": system}] if isinstance(system, str) else system or ()
+            system = [{"type": "text", **block} for block in (*own, *instructions)]
         if system is not None:
             body["system"] = system
         call["headers"] = {"anthropic-version": version, **(call.get("headers") or {})}

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from streamguard_core import UsageError
 from streamguard_providers.continuation import with_value
+from streamguard_providers.conversation import as_contents, instructions_apart, texts
 from streamguard_providers.keys import checked_url, key_header
 from streamguard_providers.producers import CallOptions, HTTPProducer, check_input
 from streamguard_providers.stream_decoder import StreamDecoder
@@ -32,7 +33,9 @@ class GeminiProducer(HTTPProducer):
         model: which model; one with a slash (`tunedModels/...`) is the whole path.
         contents: the conversation, as Gemini takes it.
         prompt: the user's message, in place of `contents`.
-        system: the system instruction.
+        messages: the conversation as other APIs take it (`role`, `content`), in place of `contents`;
+            its texts are translated.
+        system: the system instruction; that of `messages` comes after it.
         base_url: where the API is, with its version; Vertex AI's up to `/publishers/google`.
         api_key: the key, for `x-goog-api-key`; by default that of the environment variables
             GEMINI_API_KEY or GOOGLE_API_KEY. Vertex AI takes a token instead:
@@ -46,8 +49,8 @@ class GeminiProducer(HTTPProducer):
         call: how calls are made: `client`, `pool`, `retries`, `headers`; see `CallOptions`.
 
     Raises:
-        UsageError: when there is not exactly one of prompt and contents, the model's name is none,
-            or Gemini's own API is called without a key.
+        UsageError: when there is not exactly one of prompt, contents and messages, a message holds
+            more than text, the model's name is none, or Gemini's own API is called without a key.
 
     Example:
         >>> GeminiProducer("gemini-2.5-flash", prompt="Hello", api_key="AIza...")
@@ -60,6 +63,7 @@ class GeminiProducer(HTTPProducer):
         *,
         contents: Sequence[Mapping[str, Any]] | None = None,
         prompt: str | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
         system: str | None = None,
         base_url: str = BASE_URL,
         api_key: str | None = None,
@@ -70,19 +74,14 @@ class GeminiProducer(HTTPProducer):
         continues: bool = False,
         **call: Unpack[CallOptions],
     ) -> None:
-        check_input(prompt, contents, "contents")
+        conversation = _conversation(prompt, contents, messages, system)
         key = api_key if api_key is not None else _key_of_environment()
         headers = {name.lower() for name in call.get("headers") or {}}
         if not key and _is_google(base_url) and not headers & {"authorization", "x-goog-api-key"}:
             raise UsageError("Gemini is called with a key: pass api_key, or set GEMINI_API_KEY")
         if not _MODEL.fullmatch(model):
             raise UsageError(f"model={model!r} was given; it becomes a part of the URL")
-        body: dict[str, Any] = {
-            **(options or {}),
-            "contents": [_content("user", prompt)] if contents is None else list(contents),
-        }
-        if system is not None:
-            body["systemInstruction"] = {"parts": [{"text": system}]}
+        body: dict[str, Any] = {**(options or {}), **conversation}
         limit = ("generationConfig", "maxOutputTokens")
         if max_tokens is not None:
             body = with_value(body, limit, max_tokens)
@@ -108,6 +107,31 @@ class GeminiProducer(HTTPProducer):
             self._body = {**self._body, "contents": [*before, last]}
         else:
             self._body = {**self._body, "contents": [*before, last, _content("model", prefix)]}
+
+
+def _conversation(
+    prompt: str | None,
+    contents: Sequence[Mapping[str, Any]] | None,
+    messages: Sequence[Mapping[str, Any]] | None,
+    system: str | None,
+) -> dict[str, Any]:
+    """The fields of the request that say what is asked.
+
+    Raises:
+        UsageError: when there is not exactly one of the first three, or a message is not translated.
+    """
+    check_input(prompt, messages if contents is None else contents, "contents (or messages)")
+    instructions = [] if system is None else [{"text": system}]
+    if contents is not None and messages is not None:
+        raise UsageError("a producer was made with both contents and messages; give one of them")
+    if prompt is not None:
+        contents = [_content("user", prompt)]
+    elif messages is not None:
+        apart, others = instructions_apart(messages)
+        instructions += texts(apart)
+        contents = as_contents(others)
+    more = {"systemInstruction": {"parts": instructions}} if instructions else {}
+    return {"contents": list(contents or ()), **more}
 
 
 def _content(role: str, text: str | None) -> dict[str, Any]:

@@ -55,9 +55,8 @@ def anthropic_producer(url: str, **options: Any) -> AnthropicProducer:
 
 def gemini_producer(url: str, **options: Any) -> GeminiProducer:
     """A producer of an answer of Gemini's, as server-sent events."""
-    return GeminiProducer(
-        "m", prompt="Tell me about the river.", base_url=f"{url}/v1beta", **ONCE | options
-    )
+    options = {"prompt": "Tell me about the river."} | ONCE | options
+    return GeminiProducer("m", base_url=f"{url}/v1beta", **options)
 
 
 def array_producer(url: str, **options: Any) -> GeminiProducer:

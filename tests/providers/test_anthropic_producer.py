@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from streamguard_core import UsageError
@@ -45,6 +47,20 @@ async def test_what_is_asked_for() -> None:
         lines
     )
     assert not any(line.startswith(b"authorization") for line in lines)
+
+
+@pytest.mark.parametrize("own", [None, "Be brief.", [{"type": "text", "text": "Be brief."}]])
+async def test_messages_of_the_system_stand_apart(own: Any) -> None:
+    """Anthropic refuses them among the others: they become the system prompt, behind the caller's own."""
+    cached = {"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}
+    system, user = {"role": "system", "content": [cached]}, {"role": "user", "content": "q"}
+    async with scripted(Answer(head() + GOOD, then="next")) as server:
+        producer = AnthropicProducer("m", messages=[system, user], system=own, base_url=server.url)
+        await produce(producer, Recorder())
+        (body,) = server.bodies
+    assert body["messages"] == [user]
+    before = [] if own is None else [{"type": "text", "text": "Be brief."}]
+    assert body["system"] == [*before, cached]
 
 
 async def test_its_own_name_for_a_call() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,50 @@ async def test_what_is_asked_for() -> None:
     assert lines[0] == b"POST /v1beta/models/gemini-x:streamGenerateContent?alt=sse HTTP/1.1"
     assert b"x-goog-api-key: AIza1" in lines
     assert b"AIza1" not in lines[0]
+
+
+async def test_a_conversation_of_messages_is_translated() -> None:
+    """Messages as other APIs take them become contents, the system's an instruction behind the caller's own."""
+    async with scripted(Answer(head() + GOOD, then="next")) as server:
+        producer = gemini_producer(
+            server.url,
+            prompt=None,
+            system="Be brief.",
+            messages=[
+                {"role": "system", "content": [{"type": "text", "text": "Be kind."}]},
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": "a"},
+                {"role": "user", "parts": [{"text": "as it is"}]},
+            ],
+        )
+        await produce(producer, Recorder())
+        (body,) = server.bodies
+    assert body["systemInstruction"] == {"parts": [{"text": "Be brief."}, {"text": "Be kind."}]}
+    assert body["contents"] == [
+        {"role": "user", "parts": [{"text": "q"}]},
+        {"role": "model", "parts": [{"text": "a"}]},
+        {"role": "user", "parts": [{"text": "as it is"}]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"messages": ["SECRET"]}, "role None"),
+        ({"messages": [5]}, "role None"),
+        ({"messages": [{"role": "tool", "content": "SECRET"}]}, "role 'tool'"),
+        ({"messages": [{"role": "user", "content": [{"image_url": "SECRET"}]}]}, "than text"),
+        ({"messages": [{"role": "system", "content": None}]}, "than text"),
+        ({"messages": [], "contents": []}, "both contents and messages"),
+        ({"prompt": "SECRET", "messages": []}, "both or neither"),
+        ({}, "both or neither"),
+    ],
+)
+def test_what_is_not_translated(given: dict[str, Any], said: str) -> None:
+    """A message that cannot be translated is refused when the producer is made; nothing of it is told."""
+    with pytest.raises(UsageError, match=said) as caught:
+        GeminiProducer("m", api_key="k", **given)
+    assert "SECRET" not in str(caught.value)
 
 
 async def test_the_array_is_asked_for_without_alt() -> None:

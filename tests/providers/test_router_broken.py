@@ -17,7 +17,14 @@ from streamguard_core import (
 )
 from streamguard_core.testing import run
 from streamguard_ledger import PriceBook
-from streamguard_providers import AnthropicProducer, OllamaProducer, Route, RoutedCall, Router
+from streamguard_providers import (
+    AnthropicProducer,
+    GeminiProducer,
+    OllamaProducer,
+    Route,
+    RoutedCall,
+    Router,
+)
 from streamguard_providers.errors import provider_error
 from streamguard_testing import Fault, LoopbackEngine
 from streamguard_testing.faults import Cut
@@ -74,8 +81,14 @@ def ollama(url: str, name: str) -> Route:
     return Route(OllamaProducer, "m", base_url=url, provider=name)
 
 
+def gemini(url: str, name: str) -> Route:
+    """A route to Gemini's dialect."""
+    base = f"{url}/v1beta"
+    return Route(GeminiProducer, "m", base_url=base, provider=name, continues=True)
+
+
 @pytest.mark.parametrize("begins", [route, anthropic, ollama])
-@pytest.mark.parametrize("goes_on", [route, anthropic, ollama])
+@pytest.mark.parametrize("goes_on", [route, anthropic, ollama, gemini])
 async def test_from_one_dialect_to_another(begins: Any, goes_on: Any) -> None:
     """A provider of another dialect goes on with the same text; each attempt has its own price (P31)."""
     book = PriceBook({"currency": "USD", "prices": [{"model": "m", "input": "1", "output": "1"}]})
@@ -101,6 +114,29 @@ async def test_from_one_dialect_to_another(begins: Any, goes_on: Any) -> None:
     assert receipt.price.total is None
     assert receipt.price.lower is not None
     assert to_pico(receipt.price.lower) >= to_pico(whole.price.total)
+
+
+@pytest.mark.parametrize("begins", [route, gemini])
+@pytest.mark.parametrize("goes_on", [anthropic, gemini])
+async def test_a_conversation_reaches_every_dialect(begins: Any, goes_on: Any) -> None:
+    """Messages with a system's among them are asked of each provider as it takes them; the text is one."""
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": [{"type": "text", "text": PROMPT}]},
+    ]
+    async with (
+        LoopbackEngine(answer_tokens=40, fault=Fault(cut_after=17)) as first,
+        LoopbackEngine(answer_tokens=40) as second,
+    ):
+        router = Router(
+            {"chat": [begins(first.url, "a"), goes_on(second.url, "b")]}, when_broken="resume"
+        )
+        text, receipt = await told(router.producer("chat", messages=messages))
+        assert text == await undisturbed(second)
+        assert second.requests[0].generated == 23
+    assert receipt.completed
 
 
 async def test_what_is_asked_of_the_one_who_goes_on() -> None:
