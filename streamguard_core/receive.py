@@ -62,7 +62,8 @@ class ReceivePump:
         self._receive = receive
         self._on_disconnect = on_disconnect
         self._limit = limit
-        self._messages: deque[Message] = deque()
+        self._messages: deque[Message] | None = None
+        """Made for the first message: most requests are watched, and nothing comes."""
         self._held = 0
         self._waiters: list[asyncio.Future[None]] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -149,6 +150,8 @@ class ReceivePump:
             # From the first gap on: what comes after it would be taken for what is missing.
             self._lost = True
             return
+        if self._messages is None:
+            self._messages = deque()
         self._messages.append(message)
         self._held += _size(message)
         self._wake()

@@ -91,7 +91,7 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path) -> FastAPI:
         max_tokens=MAX_TOKENS,
         tags={"route": "chat"},
         deadlines=Deadlines(connect=10, first_token=120, idle=60),
-        send_timeout=30,
+        consumer_stall=30,
     )
     async def chat(conversation: Conversation, request: Request) -> Producer:
         session = request.state.streamguard.sessions[0]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
+from math import inf
 from typing import Any, Final
 
 from streamguard_asgi._starlette import Message, Send
@@ -36,8 +37,8 @@ class Delivery:
         form: how it looks on the wire.
         send: the server's, or what stands before it.
         ping: longest silence in seconds before a keep-alive; None for none.
-        send_timeout: longest time a `send` may take, in seconds; None for as long as the server
-            lets it.
+        consumer_stall: longest time a `send` may stay blocked, in seconds; None for as long as the
+            server lets it.
     """
 
     __slots__ = (
@@ -46,13 +47,13 @@ class Delivery:
         "_loop",
         "_phase",
         "_ping",
+        "_ping_began",
         "_ping_every",
         "_seen",
         "_send",
-        "_send_timeout",
         "_session",
         "_since",
-        "_stalled",
+        "_stall_after",
         "_task",
         "_thread",
         "_timer",
@@ -60,6 +61,7 @@ class Delivery:
         "away",
         "complete",
         "given_up",
+        "stalled",
     )
 
     def __init__(
@@ -69,13 +71,13 @@ class Delivery:
         send: Send,
         *,
         ping: float | None,
-        send_timeout: float | None,
+        consumer_stall: float | None,
     ) -> None:
         self._session = session
         self._form = form
         self._send = send
         self._ping_every = ping if form.ping else None
-        self._send_timeout = send_timeout
+        self._stall_after = consumer_stall if consumer_stall != inf else None
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._task: asyncio.Task[Any] | None = None
@@ -86,11 +88,14 @@ class Delivery:
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._ping: asyncio.Task[None] | None = None
-        self._interrupted = self._stalled = False
+        self._ping_began = 0.0
+        self._interrupted = False
         self.away = False
         """The reader has left, or is given up on: nothing more is sent."""
         self.complete = False
         """The last message is on its way."""
+        self.stalled = False
+        """A `send` was given up on: what the server still holds will not be read."""
         self._watch: asyncio.Task[None] | None = None
         self.given_up: asyncio.Future[None] = self._loop.create_future()
         """Done when the reading is stuck in an iterator that ignored its cancellation until the seal."""
@@ -133,6 +138,7 @@ class Delivery:
             await self._open()
             if not self.away:
                 await self._send_head(status, headers)
+                del headers  # kept for as long as the reader stays otherwise
                 await self._send_chunks(batches)
                 await self._send_end()
         except OSError:
@@ -229,7 +235,7 @@ class Delivery:
     def _cut_off(self, batches: AsyncGenerator[list[AnyChunk], None]) -> None:
         """A send that stalls will not return; and reading may not, which is watched."""
         if self._session.cause is Cause.CONSUMER_STALLED and self._phase % 2:
-            self.away = True
+            self.away = self.stalled = True
             self._interrupt()
         self._watch = self._loop.create_task(self._watch_seal(batches))
 
@@ -256,7 +262,7 @@ class Delivery:
     def _arm(self) -> None:
         waits = [
             self._ping_every and self._ping_every / 2,
-            self._send_timeout and self._send_timeout / 4,
+            self._stall_after and self._stall_after / 4,
         ]
         if wait := min(filter(None, waits), default=None):
             self._timer = self._loop.call_later(wait, self._look)
@@ -267,8 +273,9 @@ class Delivery:
         if phase != self._seen:
             self._seen, self._since = phase, now
         unchanged = now - self._since + _EARLY
-        if phase % 2:
-            if self._send_timeout and unchanged >= self._send_timeout:
+        if phase % 2 or self._ping is not None:
+            blocked = unchanged if phase % 2 else now - self._ping_began + _EARLY
+            if self._stall_after and blocked >= self._stall_after:
                 self._stall()
                 return
         elif self._ping_every and unchanged >= self._ping_every / 2:
@@ -278,12 +285,13 @@ class Delivery:
         self._arm()
 
     def _stall(self) -> None:
-        self.away = True
+        self.away = self.stalled = True
         self._session.terminate(Cause.CONSUMER_STALLED, "send() did not return in time")
         self._interrupt()
 
     def _start_ping(self) -> None:
         if self._ping is None and not self.away:
+            self._ping_began = self._loop.time()
             self._ping = self._loop.create_task(self._send_ping())
             self._ping.add_done_callback(self._pinged)
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
+from streamguard_asgi.options import check_seconds
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
 from streamguard_core import Ledger, Pricer, UsageError, current_scope, use_scope
 from streamguard_core.ledger import check_ledger
@@ -30,9 +31,12 @@ class StreamGuardMiddleware:
         shutdown_grace: how long the end of a request, also one that the server cancels, waits for
             its streams to be sealed, in seconds. They are sealed later otherwise, and reported all
             the same.
+        consumer_stall: longest time a `send` may stay blocked, in seconds, where a response does not
+            say so itself; then its stream is cut off as `CONSUMER_STALLED`. None for as long as the
+            server lets it.
 
     Raises:
-        UsageError: when a bound is not positive, or `ledger` or `prices` is none.
+        UsageError: when a bound or a time is not positive, or `ledger` or `prices` is none.
 
     Example:
         >>> from starlette.applications import Starlette
@@ -49,18 +53,21 @@ class StreamGuardMiddleware:
         on_receipt: OnReceipt | None = None,
         buffer_limit: int = DEFAULT_LIMIT,
         shutdown_grace: float = 5.0,
+        consumer_stall: float | None = None,
     ) -> None:
         if buffer_limit < 1 or not shutdown_grace > 0:
             raise UsageError(
                 f"StreamGuardMiddleware was given buffer_limit={buffer_limit!r} and"
                 f" shutdown_grace={shutdown_grace!r}; both are positive"
             )
+        check_seconds(consumer_stall=consumer_stall)
         self.app = app
         self._ledger = None if ledger is None else check_ledger(ledger)
         self._prices = None if prices is None else check_pricer(prices)
         self._on_receipt = on_receipt
         self._buffer_limit = buffer_limit
         self._shutdown_grace = shutdown_grace
+        self._consumer_stall = consumer_stall
         self._late: set[asyncio.Future[Any]] = set()
         """What outlives its request: streams under `grace` or a drain, coroutines of `on_receipt`."""
 
@@ -75,6 +82,7 @@ class StreamGuardMiddleware:
             on_receipt=self._on_receipt,
             close_timeout=self._shutdown_grace,
             late=self._late,
+            consumer_stall=self._consumer_stall,
         )
         pump = guard.connect(receive, send, self._buffer_limit)
         new_guard(scope, guard)

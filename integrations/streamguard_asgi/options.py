@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import streamguard_core
+from streamguard_core import UsageError
 
 
 class SessionOptions(streamguard_core.SessionOptions, total=False):
@@ -18,8 +19,9 @@ class StreamOptions(SessionOptions, total=False):
 
     Attributes:
         ping: longest silence in seconds before a keep-alive comment is sent; None for none.
-        send_timeout: longest time the server's `send` may take, in seconds; then the stream is cut
-            off as `CONSUMER_STALLED`. None for as long as the server lets it.
+        consumer_stall: longest time the server's `send` may stay blocked, in seconds; then the
+            stream is cut off as `CONSUMER_STALLED`. None for the middleware's, `math.inf` for as
+            long as the server lets it.
         ids: number the events with commit offsets.
         media_type: the format, whatever the reader accepts: `text/event-stream`,
             `application/x-ndjson`, `text/plain`; anything else is passed on as the bytes that the
@@ -27,10 +29,21 @@ class StreamOptions(SessionOptions, total=False):
     """
 
     ping: float | None
-    send_timeout: float | None
+    consumer_stall: float | None
     ids: bool
     media_type: str | None
 
 
-RESPONSE_KEYS: Final = frozenset(("ping", "send_timeout", "ids", "media_type"))
+RESPONSE_KEYS: Final = frozenset(("ping", "consumer_stall", "ids", "media_type"))
 """Those of `StreamOptions` that are the response's, not the session's."""
+
+
+def check_seconds(**given: float | None) -> None:
+    """See that each of some times is one.
+
+    Raises:
+        UsageError: when one is neither positive nor None.
+    """
+    for name, seconds in given.items():
+        if seconds is not None and not seconds > 0:
+            raise UsageError(f"{name}={seconds!r} was given; it is a number of seconds, or None")

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from streamguard_asgi._starlette import ASGIScope, Message, Receive, Send
+from streamguard_asgi.aborting import abort
 from streamguard_asgi.shielding import cause_of, finish
 from streamguard_core import (
     Governed,
@@ -43,6 +44,7 @@ class RequestGuard(Scope):
         close_timeout: how long the end of the request waits for its streams to be sealed, in
             seconds.
         late: where tasks are kept that outlive the request; asyncio itself would forget them.
+        consumer_stall: how long a `send` may stay blocked where a response does not say so itself.
 
     Example:
         >>> async def endpoint(request):  # doctest: +SKIP
@@ -57,6 +59,7 @@ class RequestGuard(Scope):
         on_receipt: OnReceipt | None = None,
         close_timeout: float = 5.0,
         late: set[asyncio.Future[Any]] | None = None,
+        consumer_stall: float | None = None,
     ) -> None:
         super().__init__(ledger=ledger, prices=prices, observers=(self._noticed,))
         self.sessions: list[StreamSession] = []
@@ -67,6 +70,7 @@ class RequestGuard(Scope):
         """The request has ended; a task that it left behind must not stream under it."""
         self._on_receipt = on_receipt
         self.close_timeout = close_timeout
+        self.consumer_stall = consumer_stall
         self._unreported: list[StreamSession] = []
         self._late = late if late is not None else set()
         self._pump: ReceivePump | None = None
@@ -120,6 +124,14 @@ class RequestGuard(Scope):
     def _left(self) -> None:
         if not self.responded:
             self.disconnected("the connection was closed")
+
+    def abort(self, send: Send | None = None) -> None:
+        """Break the connection off, where the server lets us: its reader will not empty it any more.
+
+        Args:
+            send: the server's, where this guard does not have it.
+        """
+        abort(self._send or send)
 
     # -- what it governs ---------------------------------------------------------------------------
 

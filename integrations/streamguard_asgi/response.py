@@ -15,7 +15,7 @@ from streamguard_asgi._starlette import (
     StreamingResponse,
 )
 from streamguard_asgi.delivery import Delivery, RawHeaders
-from streamguard_asgi.options import SessionOptions
+from streamguard_asgi.options import SessionOptions, check_seconds
 from streamguard_asgi.producing import Mapped, close_producer, producer_of
 from streamguard_asgi.request import RequestGuard, guard_in, new_guard
 from streamguard_asgi.shielding import attend
@@ -49,7 +49,7 @@ class GuardedResponse(Response):
         media_type: see `StreamOptions`; None chooses by `Accept`.
         background: runs after the response, also when the reader has left.
         ping: see `StreamOptions`.
-        send_timeout: see `StreamOptions`.
+        consumer_stall: see `StreamOptions`.
         ids: see `StreamOptions`.
         session: what the session is built with, if `content` is not one.
 
@@ -76,15 +76,11 @@ class GuardedResponse(Response):
         background: BackgroundTask | None = None,
         *,
         ping: float | None = DEFAULT_PING,
-        send_timeout: float | None = None,
+        consumer_stall: float | None = None,
         ids: bool = False,
         **session: Unpack[SessionOptions],
     ) -> None:
-        for name, seconds in (("ping", ping), ("send_timeout", send_timeout)):
-            if seconds is not None and not seconds > 0:
-                raise UsageError(
-                    f"{name}={seconds!r} was given; it is a number of seconds, or None"
-                )
+        check_seconds(ping=ping, consumer_stall=consumer_stall)
         if isinstance(content, StreamSession) and session:
             raise UsageError(
                 f"{', '.join(session)} were given for a session that is built already; give them to it"
@@ -94,7 +90,7 @@ class GuardedResponse(Response):
         self._form: Format | None = None if media_type is None else _form(media_type, ids)
         self._ids = ids
         self._ping = ping
-        self._send_timeout = send_timeout
+        self._consumer_stall = consumer_stall
         self.status_code = status_code
         self.background = background
         # Left open, the content type is known when the reader's Accept is.
@@ -167,14 +163,15 @@ class GuardedResponse(Response):
             pump = guard.connect(receive)
             pump.response_streams()
         session = self._session(guard)
-        delivery = Delivery(session, form, send, ping=self._ping, send_timeout=self._send_timeout)
+        stall = self._consumer_stall or guard.consumer_stall
+        delivery = Delivery(session, form, send, ping=self._ping, consumer_stall=stall)
         guard.add(session)
         guard.add(delivery)
         guard.session = guard.session or session
         try:
-            headers = self._headers_for(form, session.stream_id)
             sending = asyncio.get_running_loop().create_task(
-                delivery.run(self.status_code, headers)
+                # Not named here: this frame stays for as long as the stream does.
+                delivery.run(self.status_code, self._headers_for(form, session.stream_id))
             )
             await attend(sending, delivery.host_cancelled, guard.close_timeout, delivery.given_up)
             if not sending.done():
@@ -182,6 +179,8 @@ class GuardedResponse(Response):
         finally:
             guard.discard(delivery)
             guard.responded = guard.responded or delivery.complete
+            if delivery.stalled:
+                guard.abort(send)
             try:
                 await guard.close(session)
             finally:

@@ -64,7 +64,7 @@ async def test_empty_messages_are_bounded_too() -> None:
     rig = Rig(limit=1000, body=[b""] * 100)
     rig.pump.start()
     await eventually(lambda: rig.pump._room)
-    assert len(rig.pump._messages) < 20
+    assert 0 < len(rig.pump._messages or ()) < 20
     rig.pump.stop()
 
 

@@ -252,8 +252,8 @@ async def test_wrong_use_is_said_at_once() -> None:
     """Bad arguments raise where they are given, with what to do."""
     with pytest.raises(UsageError, match="ping=0"):
         GuardedResponse(pieces("a"), ping=0)
-    with pytest.raises(UsageError, match="send_timeout=-1"):
-        GuardedResponse(pieces("a"), send_timeout=-1)
+    with pytest.raises(UsageError, match="consumer_stall=-1"):
+        GuardedResponse(pieces("a"), consumer_stall=-1)
     with pytest.raises(UsageError, match="tags were given for a session that is built already"):
         GuardedResponse(StreamSession(pieces("a")), tags={"a": "b"})
     with pytest.raises(UsageError, match="without content"):

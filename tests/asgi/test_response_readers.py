@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from math import inf
 from typing import Any
 
 import pytest
@@ -122,7 +123,7 @@ async def test_a_send_that_does_not_return_is_a_stalled_consumer() -> None:
     """The stream is cut off, the response given up on, and the connection not ended cleanly."""
     engine = Engine(1)
     session = StreamSession(engine.stream())
-    async with Server(GuardedResponse(session, send_timeout=0.04)) as server:
+    async with Server(GuardedResponse(session, consumer_stall=0.04)) as server:
         await server.events_sent(1)
         server.stall()
         engine.make()
@@ -136,11 +137,43 @@ async def test_a_send_that_does_not_return_is_a_stalled_consumer() -> None:
     assert server.task.cancelling() == 0
 
 
+async def test_a_ping_that_does_not_return_is_a_stalled_consumer() -> None:
+    """The buffers filled with the last chunk: then it is a ping that waits, and nothing else would tell."""
+    engine = Engine(1)
+    session = StreamSession(engine.stream())
+    response = GuardedResponse(session, ping=0.02, consumer_stall=0.04)
+    async with Server(response) as server:
+        await server.events_sent(1)
+        server.stall()
+        await server.ended()
+    receipt = await session.receipt()
+    assert receipt.cause is Cause.CONSUMER_STALLED
+    assert (receipt.committed, receipt.consumed) == (1, 1)
+    assert engine.closed
+
+
+async def test_the_middleware_says_it_for_all() -> None:
+    """`consumer_stall` of the middleware holds for a response that does not say it, `inf` is without limit."""
+    for own, cause in ((None, Cause.CONSUMER_STALLED), (inf, Cause.TIMEOUT_TOTAL)):
+        engine = Engine(1)
+        session = StreamSession(engine.stream(), deadlines=Deadlines(total=0.2))
+        app = StreamGuardMiddleware(
+            GuardedResponse(session, consumer_stall=own), consumer_stall=0.02
+        )
+        async with Server(app) as server:
+            await server.events_sent(1)
+            server.stall()
+            engine.make()
+            assert (await session.receipt()).cause is cause
+            server.leave()
+            await server.ended()
+
+
 async def test_a_stall_at_the_end_is_noticed_too() -> None:
     """A reader that freezes before the last message does not keep a finished stream's connection for ever."""
     engine = Engine(1)
     session = StreamSession(engine.stream())
-    async with Server(GuardedResponse(session, send_timeout=0.04)) as server:
+    async with Server(GuardedResponse(session, consumer_stall=0.04)) as server:
         await server.events_sent(1)
         server.stall()
         engine.finish()

@@ -65,7 +65,7 @@ async def _stop(server: Quiet, sock: socket.socket) -> None:
         await server.shutdown(sockets=[sock])
 
 
-async def _within(condition: Any) -> None:
+async def within(condition: Any) -> None:
     """Poll a condition that the kernel makes true; bounded."""
     async with asyncio.timeout(BOUND):
         while not condition():  # noqa: ASYNC110 - the kernel is watched
@@ -85,9 +85,9 @@ class TestLeaving:
         rig = Rig(STACKS[stack], layers)
         async with serve(rig.app, http) as (_, url):
             client = await RawClient.open(url, "POST", "/", b"x" * 2000)
-            await _within(lambda: rig.engine.started)
+            await within(lambda: rig.engine.started)
             client.leave(how)
-            await _within(lambda: rig.receipts)
+            await within(lambda: rig.receipts)
         assert rig.check().produced == 0
 
     @pytest.mark.parametrize("how", LEAVING)
@@ -100,7 +100,7 @@ class TestLeaving:
             client = await RawClient.open(url)
             assert await client.read_head() == 200
             client.leave(how)
-            await _within(lambda: rig.receipts)
+            await within(lambda: rig.receipts)
         assert rig.check().produced == 0
 
     @pytest.mark.parametrize("how", LEAVING)
@@ -114,7 +114,7 @@ class TestLeaving:
             while data.count(b"token") < 5:
                 data += await client.read_some()
             client.leave(how)
-            await _within(lambda: rig.receipts)
+            await within(lambda: rig.receipts)
             rig.engine.make(5)
         assert rig.check().committed == 5
         assert rig.engine.generated == 5
@@ -130,7 +130,7 @@ class TestLeaving:
             text = await client.read_to_end()
             assert client.complete
             client.leave(how)
-            await _within(lambda: rig.receipts)
+            await within(lambda: rig.receipts)
         assert text.count(b"token") == 5
         receipt = rig.check(Cause.COMPLETED)
         assert (receipt.consumed, len(receipt.history)) == (5, 1)
@@ -149,7 +149,7 @@ class TestLeaving:
             await _unchanging(lambda: rig.engine.generated)
             made = rig.engine.generated
             client.leave(how)
-            await _within(lambda: rig.receipts)
+            await within(lambda: rig.receipts)
         rig.check()
         assert rig.engine.generated <= made + 1
         assert made < 200
@@ -199,10 +199,10 @@ async def test_in_the_middle_of_the_body(http: str, how: Leave) -> None:
                 "content-length: 2000",
             )
             sock.sendall("\r\n".join((*head, "", '{"text": "')).encode())
-            await _within(lambda: begun)
+            await within(lambda: begun)
             if how is Leave.RESET:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await _within(lambda: ended)
+        await within(lambda: ended)
     assert (called, rig.receipts) == ([], [])
 
 
@@ -230,7 +230,7 @@ async def test_before_there_is_a_response(http: str, how: Leave, layers: int) ->
         client = await RawClient.open(url)
         await waiting.wait()
         client.leave(how)
-        await _within(lambda: rig.receipts)
+        await within(lambda: rig.receipts)
     assert cancelled == [1]
     assert rig.check().produced == 0
 
@@ -245,7 +245,7 @@ async def test_an_upload_that_nobody_reads(http: str) -> None:
         while b"token" not in await client.read_some():
             pass
         client.leave()
-        await _within(lambda: rig.receipts)
+        await within(lambda: rig.receipts)
     rig.check()
 
 
@@ -282,7 +282,7 @@ async def test_a_server_that_shuts_down_says_so(http: str) -> None:
             pass
         async with asyncio.timeout(BOUND):
             await server.shutdown()
-        await _within(lambda: rig.receipts)
+        await within(lambda: rig.receipts)
         client.leave()
     rig.check(Cause.SHUTDOWN)
 
@@ -307,8 +307,8 @@ async def test_two_hundred_readers_leave_at_once(http: str) -> None:
             await client.read_head()
         for index, client in enumerate(clients):
             client.leave(LEAVING[index % 2])
-        await _within(lambda: len(receipts) == 200)
-        await _within(lambda: len(asyncio.all_tasks()) <= before)
+        await within(lambda: len(receipts) == 200)
+        await within(lambda: len(asyncio.all_tasks()) <= before)
         assert not server.server_state.connections
     assert {receipt.cause for receipt in receipts} == {Cause.CLIENT_DISCONNECT}
     assert len({receipt.stream_id for receipt in receipts}) == 200
