@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
 from streamguard_asgi.options import check_seconds
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
+from streamguard_asgi.socket_guard import SocketGuard
 from streamguard_core import Ledger, Pricer, UsageError, current_scope, use_scope
 from streamguard_core.ledger import check_ledger
 from streamguard_core.price import check_pricer
@@ -72,11 +73,12 @@ class StreamGuardMiddleware:
         """What outlives its request: streams under `grace` or a drain, coroutines of `on_receipt`."""
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Run the application under a guard of its own; other scopes than `http` pass through untouched."""
-        if scope["type"] != "http" or _is_guarded(scope):
+        """Run the application under a guard of its own; `lifespan` and unknown scopes pass through untouched."""
+        kind = _GUARDS.get(scope["type"])
+        if kind is None or _is_guarded(scope):
             await self.app(scope, receive, send)
             return
-        guard = RequestGuard(
+        guard = kind(
             ledger=self._ledger,
             prices=self._prices,
             on_receipt=self._on_receipt,
@@ -98,6 +100,9 @@ class StreamGuardMiddleware:
                 finally:
                     guard.over = True
                     guard.disconnect()
+
+
+_GUARDS: Final = {"http": RequestGuard, "websocket": SocketGuard}
 
 
 def _is_guarded(scope: ASGIScope) -> bool:

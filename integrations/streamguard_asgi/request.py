@@ -13,6 +13,7 @@ from typing import Any
 from streamguard_asgi._starlette import ASGIScope, Message, Receive, Send
 from streamguard_asgi.aborting import abort
 from streamguard_asgi.shielding import cause_of, finish
+from streamguard_asgi.socket_pump import SocketPump
 from streamguard_core import (
     Governed,
     Ledger,
@@ -73,7 +74,7 @@ class RequestGuard(Scope):
         self.consumer_stall = consumer_stall
         self._unreported: list[StreamSession] = []
         self._late = late if late is not None else set()
-        self._pump: ReceivePump | None = None
+        self._pump: ReceivePump | SocketPump | None = None
         self._send: Send | None = None
         self._streaming = False
         self._loop = asyncio.get_running_loop()
