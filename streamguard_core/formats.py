@@ -129,8 +129,8 @@ class Raw(Text):
 def messages(batch: Sequence[AnyChunk]) -> list[bytes]:
     """The lines of a batch as messages of their own, for a transport that has some.
 
-    What stands together and is alike (text of one choice, say) is one message: each costs a send, and
-    half of a surrogate pair finds the other. Empty chunks have none.
+    What stands together and is alike (text of one choice, say) is one message: each costs a send.
+    Empty chunks have none.
 
     Example:
         >>> messages(["never ", "again"])
