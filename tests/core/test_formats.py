@@ -61,7 +61,16 @@ def test_lines_are_json() -> None:
 def test_messages_hold_what_is_alike_and_stands_together() -> None:
     """One text runs on over chunks; calls, data and bytes stay what they are."""
     tool = Chunk("{}", kind=ChunkKind.TOOL)
-    batch = ["a", "", Chunk("b"), Chunk("c", choice=1), tool, tool, b'{"raw":1}\n', b""]
+    batch: list[AnyChunk] = [
+        "a",
+        "",
+        Chunk("b"),
+        Chunk("c", choice=1),
+        tool,
+        tool,
+        b'{"raw":1}\n',
+        b"",
+    ]
     assert [json.loads(message) for message in messages(batch)] == [
         {"text": "ab"},
         {"text": "c", "choice": 1},
