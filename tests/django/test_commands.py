@@ -163,7 +163,7 @@ def test_what_is_missing_is_found_and_copied() -> None:
         ("tenant", "other", "tenant"),
         ("output_tokens", None, "output_tokens"),
         ("record", "{", "record (it is damaged"),
-        ("record", '{"stream_id":"a"}', "record.attempts, record.category, record.cause"),
+        ("record", '{"stream_id":"a"}', "record.attempts"),
         ("opened_at", None, "opened_at"),
     ],
 )
