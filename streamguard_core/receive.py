@@ -78,6 +78,11 @@ class ReceivePump:
         """True once somebody wanted to know whether the reader is there."""
         return self._task is not None
 
+    @property
+    def listened(self) -> bool:
+        """True while somebody waits for the next message, and so for the news that the reader has left."""
+        return any(not waiter.done() for waiter in self._waiters or ())
+
     def start(self) -> None:
         """Begin to read. Nothing is read, and no task is made, for requests in which nobody asks."""
         if self._task is None and not self.gone:
@@ -122,9 +127,11 @@ class ReceivePump:
         return message
 
     async def _next(self) -> None:
-        """Wait until there is something new; any number may wait."""
+        """Wait until there is something new; any number may wait, and may cancel their wait."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters = [*(self._waiters or ()), waiter]
+        # Who polls (`Request.is_disconnected()`) leaves a cancelled wait behind each time.
+        waiting = [each for each in self._waiters or () if not each.done()]
+        self._waiters = [*waiting, waiter]
         await waiter
 
     async def _run(self) -> None:

@@ -7,13 +7,12 @@ from streamguard_asgi.supported import INSTALL
 try:
     from anyio import CancelScope
     from starlette.background import BackgroundTask
-    from starlette.concurrency import run_in_threadpool
+    from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
     from starlette.endpoints import HTTPEndpoint
     from starlette.requests import Request
     from starlette.responses import Response, StreamingResponse
     from starlette.types import ASGIApp, Message, Receive, Send
     from starlette.types import Scope as ASGIScope
-    from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 except ImportError as error:
     raise ImportError(f"streamguard_asgi needs starlette: {INSTALL}") from error
 
@@ -29,8 +28,6 @@ __all__ = [
     "Response",
     "Send",
     "StreamingResponse",
-    "WebSocket",
-    "WebSocketDisconnect",
-    "WebSocketState",
+    "iterate_in_threadpool",
     "run_in_threadpool",
 ]

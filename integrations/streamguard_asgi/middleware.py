@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, get_args
 
 from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
+from streamguard_asgi.existing import CancelRequests, Existing
+from streamguard_asgi.generators import watch_generators
 from streamguard_asgi.options import check_seconds
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
-from streamguard_asgi.socket_guard import SocketGuard
 from streamguard_core import Ledger, Pricer, UsageError, current_scope, use_scope
 from streamguard_core.ledger import check_ledger
 from streamguard_core.price import check_pricer
@@ -35,9 +36,14 @@ class StreamGuardMiddleware:
         consumer_stall: longest time a `send` may stay blocked, in seconds, where a response does not
             say so itself; then its stream is cut off as `CONSUMER_STALLED`. None for as long as the
             server lets it.
+        cancel_requests: which requests are cancelled when their reader leaves before their response
+            streams (FastAPI itself never does that). `governed`: those with a session or a guarded
+            provider call, and those that wait in a model's SDK; whatever else runs, a payment say,
+            runs to its end as before. `all`, or `none`. A streaming response is ended in any case.
 
     Raises:
-        UsageError: when a bound or a time is not positive, or `ledger` or `prices` is none.
+        UsageError: when a bound or a time is not positive, `ledger` or `prices` is none, or
+            `cancel_requests` is something else.
 
     Example:
         >>> from starlette.applications import Starlette
@@ -55,11 +61,17 @@ class StreamGuardMiddleware:
         buffer_limit: int = DEFAULT_LIMIT,
         shutdown_grace: float = 5.0,
         consumer_stall: float | None = None,
+        cancel_requests: CancelRequests = "governed",
     ) -> None:
         if buffer_limit < 1 or not shutdown_grace > 0:
             raise UsageError(
                 f"StreamGuardMiddleware was given buffer_limit={buffer_limit!r} and"
                 f" shutdown_grace={shutdown_grace!r}; both are positive"
+            )
+        if cancel_requests not in get_args(CancelRequests):
+            raise UsageError(
+                f"StreamGuardMiddleware was given cancel_requests={cancel_requests!r}; it is one of"
+                f" {', '.join(get_args(CancelRequests))}"
             )
         check_seconds(consumer_stall=consumer_stall)
         self.app = app
@@ -69,16 +81,16 @@ class StreamGuardMiddleware:
         self._buffer_limit = buffer_limit
         self._shutdown_grace = shutdown_grace
         self._consumer_stall = consumer_stall
+        self._cancel_requests = cancel_requests
         self._late: set[asyncio.Future[Any]] = set()
         """What outlives its request: streams under `grace` or a drain, coroutines of `on_receipt`."""
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Run the application under a guard of its own; `lifespan` and unknown scopes pass through untouched."""
-        kind = _GUARDS.get(scope["type"])
-        if kind is None or _is_guarded(scope):
+        """Run the application under a guard of its own; other scopes than `http` pass through untouched."""
+        if scope["type"] != "http" or _is_guarded(scope):
             await self.app(scope, receive, send)
             return
-        guard = kind(
+        guard = RequestGuard(
             ledger=self._ledger,
             prices=self._prices,
             on_receipt=self._on_receipt,
@@ -88,21 +100,23 @@ class StreamGuardMiddleware:
         )
         pump = guard.connect(receive, send, self._buffer_limit)
         new_guard(scope, guard)
+        host = asyncio.current_task()
+        guard.existing = existing = Existing(guard, scope, self._cancel_requests)
+        watch_generators()
         with use_scope(guard):
+            existing.begin(host)
             try:
-                await self.app(scope, pump.receive, guard.send)
+                await self.app(scope, existing.receiving(pump.receive), guard.send)
             except BaseException as error:
-                guard.interrupted(error)
-                raise
+                if not existing.ended_by_us(error):
+                    guard.interrupted(error)
+                    raise
             finally:
                 try:
-                    await guard.close()
+                    await guard.end(host)
                 finally:
                     guard.over = True
                     guard.disconnect()
-
-
-_GUARDS: Final = {"http": RequestGuard, "websocket": SocketGuard}
 
 
 def _is_guarded(scope: ASGIScope) -> bool:

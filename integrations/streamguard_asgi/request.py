@@ -12,8 +12,9 @@ from typing import Any
 
 from streamguard_asgi._starlette import ASGIScope, Message, Receive, Send
 from streamguard_asgi.aborting import abort
+from streamguard_asgi.existing import Existing
+from streamguard_asgi.generators import Generators
 from streamguard_asgi.shielding import cause_of, finish
-from streamguard_asgi.socket_pump import SocketPump
 from streamguard_core import (
     Governed,
     Ledger,
@@ -74,11 +75,20 @@ class RequestGuard(Scope):
         self.consumer_stall = consumer_stall
         self._unreported: list[StreamSession] = []
         self._late = late if late is not None else set()
-        self._pump: ReceivePump | SocketPump | None = None
+        self._pump: ReceivePump | None = None
         self._send: Send | None = None
         self._streaming = False
+        self.existing: Existing | None = None
+        """Sees to the application itself; only under the middleware."""
+        self.touched = False
+        """A session or a provider call was under this guard."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+
+    @property
+    def generators(self) -> Generators | None:
+        """The async generators that this request iterates."""
+        return None if self.existing is None else self.existing.generators
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
@@ -121,10 +131,25 @@ class RequestGuard(Scope):
             elif message.get("body") and self._pump is not None:
                 self._streaming = True
                 self._pump.response_streams()
+                self._streams_itself()
+
+    def _streams_itself(self) -> None:
+        """The response is the application's own, and comes in pieces."""
+        if self.existing is not None and not self.sessions:
+            assert self._send is not None
+            self._send = self.existing.sending(self._send)
+            self.existing.streams()
 
     def _left(self) -> None:
-        if not self.responded:
-            self.disconnected("the connection was closed")
+        if self.responded:
+            return
+        told = self._pump is not None and self._pump.listened
+        self.disconnected("the connection was closed")
+        if self.existing is None or any(session.cause is None for session in self.sessions):
+            return  # What lives on under its policy is read on; nothing of it is sent.
+        if self._send is not None:
+            self._send = self.existing.to_nobody(self._send)
+        self.existing.left(told=told or bool(self.sessions))
 
     def abort(self, send: Send | None = None) -> None:
         """Break the connection off, where the server lets us: its reader will not empty it any more.
@@ -145,15 +170,16 @@ class RequestGuard(Scope):
             self._unreported.append(member)
         if isinstance(member, StreamSession | RecordedStream):
             self._streams.append(member)
+        self.touched = True
         super().add(member)
-        self._watch()
+        self.watch()
 
     async def watched(self) -> None:
         """Let the pump look once: a reader that left before anything was called must cost nothing."""
         if self._pump is not None:
             await asyncio.sleep(0)
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """Only from now on does it matter whether the reader is there."""
         if self._pump is None or self._pump.started or self.responded:
             return
@@ -175,6 +201,15 @@ class RequestGuard(Scope):
                     stream.terminate(
                         cause_of(error), f"the response ended with {type(error).__name__}"
                     )
+
+    async def end(self, host: asyncio.Task[Any] | None) -> None:
+        """The request's application has returned or raised: see that everything of it has ended."""
+        try:
+            await self.close()
+        finally:
+            if self.existing is not None:
+                over = self.responded and self.gone is None
+                await self.existing.end(host, interrupted=not over)
 
     async def close(self, *sessions: StreamSession) -> None:
         """See that `sessions` (all, if none is named) end now; nothing is left to the garbage collector.

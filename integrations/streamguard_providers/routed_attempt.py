@@ -138,8 +138,7 @@ class RoutedAttempt:
         self.began = began
         self._role = role
         self._seam = seam
-        # Asked for in `next`: where even that raises, the attempt has failed, and hands its permit back.
-        self._batches: Any = None
+        self._batches = producer.stream(report=report)
         self._started_ns = time.monotonic_ns()
         self._chunks = 0
         self._error: Exception | None = None
@@ -153,8 +152,6 @@ class RoutedAttempt:
         """
         while not self._ended:
             try:
-                if self._batches is None:
-                    self._batches = self.producer.stream(report=self.report)
                 batch = await anext(self._batches)
             except StopAsyncIteration:
                 self._ended = True

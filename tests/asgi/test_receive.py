@@ -177,3 +177,25 @@ async def test_after_the_request_everybody_is_told_to_go() -> None:
         assert await waiting == DISCONNECT
         assert await rig.pump.receive() == DISCONNECT
     assert rig.disconnects == 0
+
+
+async def test_who_polls_leaves_nothing_behind() -> None:
+    """A wait that was cancelled, as `Request.is_disconnected()` does for each look, is forgotten."""
+    never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def receive() -> Any:
+        return await never
+
+    pump = ReceivePump(receive, lambda: None)
+    for _ in range(50):
+        waiting = asyncio.ensure_future(pump.receive())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert not pump.listened
+    waiting = asyncio.ensure_future(pump.receive())
+    await asyncio.sleep(0)
+    assert pump.listened
+    assert len(pump._waiters or ()) == 1
+    pump.stop()
+    assert (await waiting)["type"] == "http.disconnect"

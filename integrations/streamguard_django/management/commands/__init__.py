@@ -1,3 +1,0 @@
-"""Commands for `manage.py`: report, verify, mirror."""
-
-__all__: list[str] = []
