@@ -177,7 +177,9 @@ class Server:
     @property
     def bodies(self) -> list[bytes]:
         """The bodies sent, one for each `send`."""
-        return [message["body"] for message in self.sent if message["type"].endswith(".body")]
+        return [
+            message.get("body", b"") for message in self.sent if message["type"].endswith(".body")
+        ]
 
     @property
     def text(self) -> str:

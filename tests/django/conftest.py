@@ -34,8 +34,10 @@ if not settings.configured:
 
 
 @pytest.fixture(autouse=True)
-def no_collector() -> Iterator[None]:
+def no_collector(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test shows, it shows with the cyclic garbage collector disabled."""
     gc.disable()
     yield
     gc.enable()
+    if request.node.get_closest_marker("filterwarnings") is not None:
+        gc.collect()  # what is to be ignored is collected while it is ignored

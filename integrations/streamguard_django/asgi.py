@@ -1,0 +1,122 @@
+"""`get_guarded_asgi_application()`: sees what nothing inside Django can see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+from streamguard_core.receive import Message, Receive, ReceivePump
+from streamguard_django.conf import option
+from streamguard_django.middleware import SCOPE_KEY
+from streamguard_django.scope import RequestScope
+
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+def get_guarded_asgi_application(application: Application | None = None) -> GuardedApplication:
+    """Return what `asgi.py` serves, in place of `get_asgi_application()`.
+
+    Args:
+        application: Django's, if it was made already.
+
+    Example:
+        >>> application = get_guarded_asgi_application()  # doctest: +SKIP
+    """
+    return GuardedApplication(get_asgi_application() if application is None else application)
+
+
+class GuardedApplication:
+    """Stands between the server and Django, where every ending of a request can be seen.
+
+    Inside Django nobody is told when the server cancels a request (5.2 even runs the response on),
+    when a reader leaves whom a `send` waits for, or, in a sync stack, when a reader leaves a view
+    that has not answered. Here one reader of the server's `receive` tells the request's scope.
+
+    Args:
+        app: Django's ASGI application. Other scopes than `http` pass through untouched.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self.app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Run the application for one request, and end with it whatever it has left running."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        guard = RequestScope(asgi=True)
+        connection = Connection(receive, send, guard)
+        try:
+            await self.app({**scope, SCOPE_KEY: guard}, connection.receive, connection.send)
+        except BaseException as error:
+            guard.interrupted(error)
+            raise
+        finally:
+            connection.responded = True
+            try:
+                await _finish(guard.close(), option("CLOSE_TIMEOUT"))
+            finally:
+                guard.finish()
+                connection.pump.stop()
+
+
+class Connection:
+    """One request's `receive` and `send`.
+
+    Args:
+        receive, send: the server's.
+        guard: is told when the reader leaves.
+    """
+
+    def __init__(self, receive: Receive, send: Send, guard: RequestScope) -> None:
+        self.pump = ReceivePump(receive, self._left)
+        self.receive = self.pump.receive
+        self._send = send
+        self._guard = guard
+        self._loop = asyncio.get_running_loop()
+        self.responded = False
+        """The response is complete: what happens to the connection now is no disconnect."""
+        guard.watch = self._watch
+        guard.stalled = self._stalled
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """What Django awaits in place of the server's `send`. No coroutine of its own per chunk."""
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.responded = True
+        return self._send(message)
+
+    def _watch(self) -> Callable[[], None]:
+        self._guard.watched = True
+        self._loop.call_soon_threadsafe(self.pump.start)
+        return _nothing
+
+    def _left(self) -> None:
+        if not self.responded:
+            self._guard.disconnected("the connection was closed")
+
+    def _stalled(self) -> None:
+        """Django is told that its reader is gone: it gives the `send` up, and the server the connection."""
+        self._loop.call_soon_threadsafe(self.pump.stop)
+
+
+def _nothing() -> None:
+    """The undo of a watch that ends with its request."""
+
+
+async def _finish(work: Any, seconds: float) -> None:
+    """Wait until `work` is done, at most `seconds`; a cancellation passes once that is so."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    until = loop.time() + seconds
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done() and (left := until - loop.time()) > 0:
+        try:
+            await asyncio.wait([task], timeout=left)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

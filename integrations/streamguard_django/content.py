@@ -1,0 +1,299 @@
+"""What a guarded response is streamed from: an iterator of exactly the kind its server wants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from asgiref.sync import async_to_sync
+
+from streamguard_core import (
+    AnyChunk,
+    CutOffError,
+    LedgerError,
+    StreamSession,
+    SyncStreamSession,
+)
+from streamguard_core.formats import End, Format, Raw
+from streamguard_core.scope import enter_scope, leave_scope
+from streamguard_django.loops import LoopThread
+from streamguard_django.scope import RequestScope, Session
+from streamguard_django.sources import Make, Source
+
+CLOSED = "the response was closed"
+
+
+class AsIs(Raw):
+    """The bytes of a response of the application's own.
+
+    Args:
+        make: Django's, which knows the response's charset.
+    """
+
+    def __init__(self, make: Make) -> None:
+        super().__init__()
+        self._make = make
+
+    def encode(self, batch: Sequence[AnyChunk]) -> bytes:
+        """See `Format`."""
+        return b"".join(map(self._make, batch))
+
+
+class Content:
+    """What the kinds have in common: the explicit end, once, and never a clean one after a failure (G13).
+
+    Args:
+        session: the stream.
+        form: how it looks on the wire.
+        scope: the request's.
+        source: the application's own iterator, whose failure is the response's.
+    """
+
+    def __init__(
+        self, session: Session, form: Format, scope: RequestScope, source: Source | None = None
+    ) -> None:
+        self.session = session
+        self._form = form
+        self._scope = scope
+        self._source = source
+        self._ended = False
+
+    def _end(self) -> bytes:
+        """The bytes of the end; empty when there is nothing (more) to say.
+
+        Raises:
+            Exception: what the application's iterator raised; `CutOffError` where the format has no
+                word for a failure. Either breaks the connection off.
+        """
+        session = self.session
+        if self._ended or session.cause is None:
+            return b""
+        self._ended = True
+        receipt = session.sealed
+        finish = None if receipt is None else receipt.finish
+        committed = session.statistics().committed
+        body = self._form.end(End.of(session.cause, finish, committed, session.stream_id))
+        if body is not None:
+            return body
+        if self._source is not None and self._source.error is not None:
+            raise self._source.error
+        raise CutOffError(
+            f"stream {session.stream_id} was cut off ({session.cause}) while it was sent;"
+            " the connection is broken off, because its format has no word for that"
+        )
+
+
+class AsyncContent(Content):
+    """Under ASGI. `close()` may be called from any thread, and also when the loop is closed.
+
+    Args:
+        session, form, scope, source: as for `Content`.
+        ping: longest silence in seconds before a keep-alive; None for none.
+        chunkwise: read chunk by chunk, straight through; else what is ready together at once.
+    """
+
+    session: StreamSession
+
+    def __init__(
+        self,
+        session: StreamSession,
+        form: Format,
+        scope: RequestScope,
+        source: Source | None = None,
+        *,
+        ping: float | None = None,
+        chunkwise: bool = True,
+    ) -> None:
+        super().__init__(session, form, scope, source)
+        self._ping = ping if form.ping else None
+        self._chunkwise = chunkwise
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._chunks: AsyncIterator[Any] | None = None
+        self._reading: asyncio.Task[list[AnyChunk]] | None = None
+        self._closed = False
+
+    def __aiter__(self) -> AsyncContent:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            if self._loop is None:
+                await self._begin()
+            while not self._ended:
+                body = await self._next()
+                if body:
+                    return body
+        except asyncio.CancelledError:
+            # The reader has left: Django cancels nothing for any other reason. It matters only
+            # where the session did not see the cancellation itself.
+            self.session.disconnected("Django cancelled the response")
+            raise
+        raise StopAsyncIteration
+
+    async def _begin(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        token = enter_scope(self._scope)
+        try:
+            self.session.start()
+            with contextlib.suppress(LedgerError):  # it has cut the stream off, and its end says so
+                await self.session.opened()
+        finally:
+            leave_scope(token)
+        if self._ping is None:
+            self._chunks = aiter(self.session) if self._chunkwise else self.session.batches()
+
+    async def _next(self) -> bytes:
+        if self._chunks is None:
+            return await self._read_or_ping()
+        try:
+            chunk = await self._chunks.__anext__()
+        except StopAsyncIteration:
+            return self._end()
+        return self._form.encode((chunk,) if self._chunkwise else chunk)
+
+    async def _read_or_ping(self) -> bytes:
+        """The read goes on through any number of pings, and through the cancellation of who waits for it."""
+        if self._reading is None:
+            assert self._loop is not None
+            self._reading = self._loop.create_task(self.session.read_ready())
+        done, _ = await asyncio.wait([self._reading], timeout=self._ping)
+        if not done:
+            return self._form.ping
+        reading, self._reading = self._reading, None
+        batch = reading.result()
+        return self._form.encode(batch) if batch else self._end()
+
+    async def aclose(self) -> None:
+        """Nobody reads on: end now, as the policy says."""
+        self._closed = True
+        self._ended = True
+        with contextlib.suppress(LedgerError):  # logged by the session
+            await self.session.aclose()
+
+    def close(self) -> None:
+        """Django has closed the response, in whatever thread: the stream ends now if it has not."""
+        self._scope.finish()
+        if self._closed:
+            return
+        self._closed = True
+        if self._loop is None:
+            self._close_unstreamed()
+        elif self.session.sealed is None:
+            self.session.disconnected(CLOSED)
+            with contextlib.suppress(RuntimeError):  # closed: the session has ended by itself
+                self._loop.call_soon_threadsafe(self._leave)
+
+    def _close_unstreamed(self) -> None:
+        """What was opened for a response that is not streamed is closed on the loop that this thread works for."""
+        self._ended = True
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            async_to_sync(self.aclose)()
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        assert self._loop is not None
+        self._scope.keep(self._loop.create_task(self.aclose()))
+
+
+class SyncContent(Content):
+    """Under WSGI, where the producer blocks: the server's thread runs it, one chunk at a time."""
+
+    session: SyncStreamSession
+
+    def __iter__(self) -> SyncContent:
+        return self
+
+    def __next__(self) -> bytes:
+        while not self._ended:
+            try:
+                batch = self.session.read_ready()
+            except LedgerError:
+                batch = []  # it has cut the stream off, and its end says so
+            body = self._form.encode(batch) if batch else self._end()
+            if body:
+                return body
+        raise StopIteration
+
+    def close(self) -> None:
+        """The server has closed the response: the stream ends now if it has not."""
+        self._ended = True
+        self._scope.finish()
+        if self.session.sealed is None:
+            self.session.close()
+
+
+class LoopContent(Content):
+    """Under WSGI, where the producer is async, or keep-alives are wanted: a loop in a thread runs it.
+
+    Args:
+        session, form, scope, source: as for `Content`.
+        loop: where the session runs.
+        ping: longest silence in seconds before a keep-alive; None for none.
+        close_timeout: how long `close()` waits for the seal, in seconds.
+    """
+
+    session: StreamSession
+
+    def __init__(
+        self,
+        session: StreamSession,
+        form: Format,
+        scope: RequestScope,
+        source: Source | None = None,
+        *,
+        loop: LoopThread,
+        ping: float | None = None,
+        close_timeout: float = 5.0,
+    ) -> None:
+        super().__init__(session, form, scope, source)
+        self._run = loop.submit
+        self._ping = ping if form.ping else None
+        self._close_timeout = close_timeout
+        self._reading: Any = None
+
+    def __iter__(self) -> LoopContent:
+        return self
+
+    def __next__(self) -> bytes:
+        while not self._ended:
+            body = self._next()
+            if body:
+                return body
+        raise StopIteration
+
+    def _next(self) -> bytes:
+        if self._reading is None:
+            self._reading = self._run(self._read())
+        try:
+            batch = self._reading.result(self._ping)
+        except TimeoutError:
+            if not self._reading.done():
+                return self._form.ping
+            raise
+        self._reading = None
+        return self._form.encode(batch) if batch else self._end()
+
+    async def _read(self) -> list[AnyChunk]:
+        token = enter_scope(self._scope)
+        try:
+            self.session.start()
+        finally:
+            leave_scope(token)
+        try:
+            await self.session.opened()
+        except LedgerError:
+            pass  # it has cut the stream off, and its end says so
+        return await self.session.read_ready()
+
+    def close(self) -> None:
+        """The server has closed the response: the stream ends now if it has not."""
+        self._ended = True
+        self._scope.finish()
+        if self.session.sealed is None:
+            with contextlib.suppress(TimeoutError, LedgerError):
+                self._run(self.session.aclose()).result(self._close_timeout)

@@ -1,0 +1,143 @@
+"""Puts a guard around a producer: the session and the content that fit the server."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.core.handlers.asgi import ASGIRequest
+
+from streamguard_core import SessionOptions, StreamSession, SyncStreamSession, UsageError
+from streamguard_core.formats import Format
+from streamguard_core.policies import ByProvider, Rule, as_policy, cancel
+from streamguard_django.conf import option
+from streamguard_django.content import AsyncContent, Content, LoopContent, SyncContent
+from streamguard_django.loops import LoopThread
+from streamguard_django.scope import RequestScope
+from streamguard_django.signals import stream_opened
+from streamguard_django.sources import AsyncSource, Make, SyncSource, ThreadedSource, unchanged
+
+LOOP: Final = LoopThread()
+"""Where async producers run under WSGI; nothing runs before one does."""
+
+
+def is_asgi(request: Any) -> bool:
+    """Whether an event loop serves this request; its middleware may run in a thread all the same."""
+    return isinstance(request, ASGIRequest)
+
+
+def content_of(
+    producer: Any,
+    form: Format,
+    scope: RequestScope,
+    options: SessionOptions,
+    *,
+    make: Make = unchanged,
+    ping: float | None = None,
+) -> Content:
+    """Return what a response under `scope` streams from.
+
+    Args:
+        producer: anything a session takes, or a session.
+        form: how it looks on the wire.
+        scope: the request's.
+        options: of the session, which settings complete.
+        make: turns an item of the application's own iterator into a chunk.
+        ping: longest silence in seconds before a keep-alive.
+
+    Raises:
+        UsageError: for a session that its server cannot run.
+    """
+    content = _content(producer, form, scope, options, make, ping)
+    session = content.session
+    scope.add(session)
+    scope.session = scope.session or session
+    stream_opened.send_robust(type(session), request=scope.request, session=session)
+    return content
+
+
+def _content(
+    producer: Any,
+    form: Format,
+    scope: RequestScope,
+    options: SessionOptions,
+    make: Make,
+    ping: float | None,
+) -> Content:
+    ping = ping if form.ping else None
+    if isinstance(producer, SyncStreamSession):
+        if scope.asgi:
+            raise UsageError(
+                "a SyncStreamSession was given to a response under ASGI; give a StreamSession"
+            )
+        return SyncContent(producer, form, scope)
+    if isinstance(producer, StreamSession):
+        return _looped(producer, form, scope, None, ping, chunkwise=False)
+    keywords = _with_settings(options, scope)
+    if _is_blocking(producer):
+        if scope.asgi:
+            threaded = ThreadedSource(producer, scope, make)
+            return AsyncContent(
+                StreamSession(threaded, **keywords), form, scope, threaded, ping=ping
+            )
+        blocking = SyncSource(producer, scope, make, own_thread=ping is not None)
+        if ping is None:
+            session = SyncStreamSession(blocking, **_without_grace(keywords))
+            return SyncContent(session, form, scope, blocking)
+        return _looped(StreamSession(blocking, **keywords), form, scope, blocking, ping)
+    if hasattr(producer, "__aiter__") and not _is_producer(producer):
+        source = AsyncSource(producer, scope, make)
+        return _looped(StreamSession(source, **keywords), form, scope, source, ping)
+    return _looped(StreamSession(producer, **keywords), form, scope, None, ping, chunkwise=False)
+
+
+def _looped(
+    session: StreamSession,
+    form: Format,
+    scope: RequestScope,
+    source: Any,
+    ping: float | None,
+    *,
+    chunkwise: bool = True,
+) -> Content:
+    if scope.asgi:
+        return AsyncContent(session, form, scope, source, ping=ping, chunkwise=chunkwise)
+    timeout = option("CLOSE_TIMEOUT")
+    return LoopContent(session, form, scope, source, loop=LOOP, ping=ping, close_timeout=timeout)
+
+
+def _is_producer(value: Any) -> bool:
+    return callable(getattr(value, "stream", None)) or callable(getattr(value, "run", None))
+
+
+def _is_blocking(value: Any) -> bool:
+    """True for sync iterators. What can be iterated both ways is async: one kind, never both."""
+    return (
+        hasattr(value, "__iter__") and not hasattr(value, "__aiter__") and not _is_producer(value)
+    )
+
+
+def _with_settings(options: SessionOptions, scope: RequestScope) -> dict[str, Any]:
+    """The session's keywords: what was given, and what the settings say where nothing was."""
+    keywords: dict[str, Any] = {
+        "ledger": scope.ledger,
+        "prices": scope.prices,
+        "deadlines": option("DEADLINES"),
+        "on_disconnect": option("ON_DISCONNECT"),
+        "tags": scope.tags(),
+        **options,
+    }
+    keywords["observers"] = (*keywords.get("observers", ()), scope.noticed)
+    return keywords
+
+
+def _without_grace(keywords: dict[str, Any]) -> dict[str, Any]:
+    """The reader's thread runs the producer, so that nobody is left to wait: grace is a cancel."""
+    policy = as_policy(keywords["on_disconnect"])
+    policies = (
+        (policy.saves, policy.bills, policy.unknown)
+        if isinstance(policy, ByProvider)
+        else (policy,)
+    )
+    if any(each.rule is Rule.GRACE for each in policies):
+        return {**keywords, "on_disconnect": cancel()}
+    return keywords

@@ -1,0 +1,216 @@
+"""One request under guard: its streams, their receipts, and who is told of them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.db import close_old_connections
+
+from streamguard_core import (
+    Cause,
+    CutOff,
+    Governed,
+    Notice,
+    Receipt,
+    RecordedStream,
+    Scope,
+    Sealed,
+    StreamSession,
+    SyncStreamSession,
+)
+from streamguard_django.conf import option
+from streamguard_django.signals import stream_sealed
+
+logger = logging.getLogger("streamguard")
+
+Session = StreamSession | SyncStreamSession
+
+
+class RequestScope(Scope):
+    """What `request.streamguard` and `current_scope()` are: the scope of one HTTP request.
+
+    Args:
+        request: Django's; given later where an ASGI wrapper sees the request before Django does.
+        asgi: whether the request is served by an event loop.
+
+    Example:
+        >>> def view(request):  # doctest: +SKIP
+        ...     causes = [receipt.cause for receipt in request.streamguard.receipts]
+    """
+
+    def __init__(self, request: Any = None, *, asgi: bool) -> None:
+        super().__init__(
+            ledger=option("LEDGER"), prices=option("PRICES"), observers=(self.noticed,)
+        )
+        self.request = request
+        self.asgi = asgi
+        self.sessions: list[Session] = []
+        self._streams: list[Session | RecordedStream] = []
+        self.watch: Callable[[], Callable[[], None]] | None = None
+        """Called once, when there is something that its reader's leaving should end; returns its undo."""
+        self.watched = False
+        """The reader's leaving is seen without writing to him."""
+        self.stalled: Callable[[], None] | None = None
+        """Called when a stream was cut off because its reader does not take what is sent."""
+        self.over = False
+        """The request has ended: Django has closed the response."""
+        self._unwatch: Callable[[], None] | None = None
+        self._late: set[asyncio.Future[Any]] = set()
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """The receipts of the streams that are sealed, in the order in which the streams were opened."""
+        return tuple(each.sealed for each in self._streams if each.sealed is not None)
+
+    def tags(self) -> Mapping[str, str]:
+        """What `TAGS` says of this request; what it raises is logged, and leaves the stream without."""
+        tags = option("TAGS")
+        if not callable(tags):
+            return tags  # type: ignore[no-any-return]
+        try:
+            return dict(tags(self.request))
+        except Exception as error:  # noqa: BLE001 - a label must not cost anybody their answer
+            logger.error("TAGS raised %s", type(error).__name__)
+            return {}
+
+    def new_stream(self, **about: Any) -> RecordedStream:
+        """A stream for a provider call outside of any session, with this request's tags."""
+        self._tags = self.tags()
+        return super().new_stream(**about)
+
+    def add(self, member: Governed) -> None:
+        """Put a session or a provider call under this request; ended at once if the reader has left."""
+        if isinstance(member, StreamSession | SyncStreamSession):
+            self.sessions.append(member)
+        if isinstance(member, StreamSession | SyncStreamSession | RecordedStream):
+            self._streams.append(member)
+        super().add(member)
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            self._unwatch = watch()
+
+    @property
+    def streaming(self) -> bool:
+        """A response is still to be streamed."""
+        return bool(self.sessions) and not self.over
+
+    def finish(self) -> None:
+        """The request has ended: what happens to its connection now is no disconnect."""
+        self.over = True
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            unwatch()
+
+    def interrupted(self, error: BaseException) -> None:
+        """The request ended with `error`: whatever still runs was not ended by its reader (G14)."""
+        if self.gone is not None:
+            return
+        for stream in self._streams:
+            if stream.cause is None:
+                stream.terminate(_cause_of(error), f"the request ended with {type(error).__name__}")
+
+    # -- who is told -------------------------------------------------------------------------------
+
+    def noticed(self, notice: Notice) -> None:
+        """An observer of every stream of this request, in whatever thread it is sealed."""
+        if isinstance(notice, CutOff):
+            if notice.signal.cause is Cause.CONSUMER_STALLED and self.stalled is not None:
+                self.stalled()
+            return
+        if not isinstance(notice, Sealed):
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._tell_and_wait(notice.receipt)
+            return
+        self.keep(loop.create_task(self._tell_beside(notice.receipt)))
+
+    async def _tell_beside(self, receipt: Receipt) -> None:
+        """On a loop: receivers and `ON_RECEIPT` may use the ORM, which wants a thread."""
+        if not self.asgi:
+            answer = await asyncio.to_thread(self._tell_alone, receipt)
+        elif self.over and SyncToAsync.thread_sensitive_context.get(None) is not None:
+            # The request's own thread has ended with it.
+            async with ThreadSensitiveContext():
+                answer = await sync_to_async(self._tell_alone)(receipt)
+        else:
+            answer = await sync_to_async(self._tell)(receipt)
+        if answer is not None:
+            await answer
+
+    def _tell_and_wait(self, receipt: Receipt) -> None:
+        answer = self._tell(receipt)
+        if answer is not None:
+            try:
+                asyncio.run(_awaited(answer))
+            except Exception as error:  # noqa: BLE001 - a callback cannot change how a stream ended
+                _log(error, receipt)
+
+    def _tell_alone(self, receipt: Receipt) -> Any:
+        """In a thread that no request closes the connections of."""
+        close_old_connections()
+        try:
+            return self._tell(receipt)
+        finally:
+            close_old_connections()
+
+    def _tell(self, receipt: Receipt) -> Any:
+        """Send the signal and call `ON_RECEIPT`; returns what is to be awaited, if anything."""
+        stream_sealed.send_robust(Receipt, request=self.request, receipt=receipt)
+        on_receipt = option("ON_RECEIPT")
+        if on_receipt is None:
+            return None
+        try:
+            answer = on_receipt(receipt)
+        except Exception as error:  # noqa: BLE001 - see above
+            _log(error, receipt)
+            return None
+        return answer if inspect.isawaitable(answer) else None
+
+    def keep(self, task: asyncio.Future[Any]) -> None:
+        """Hold a task until it is done, and log what it raised; asyncio itself would forget it."""
+        self._late.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Future[Any]) -> None:
+        self._late.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("after the end of a stream, %s was raised", type(error).__name__)
+
+    async def close(self) -> None:
+        """See that every stream ends now, and that everybody is told. The caller bounds it."""
+        for session in self.sessions:
+            if isinstance(session, StreamSession) and session.sealed is None:
+                with suppress(Exception):  # a ledger's failure is logged by the session
+                    await session.aclose()
+        if late := tuple(self._late):
+            await asyncio.wait(late)
+
+
+async def _awaited(answer: Any) -> None:
+    await answer
+
+
+def _log(error: Exception, receipt: Receipt) -> None:
+    logger.error("ON_RECEIPT raised %s for stream %s", type(error).__name__, receipt.stream_id)
+
+
+def _cause_of(error: BaseException) -> Cause:
+    """Nobody says who cancels a task; uvicorn's message at the end of its graceful shutdown does."""
+    if not isinstance(error, asyncio.CancelledError):
+        return Cause.CONSUMER_ERROR
+    said = " ".join(str(argument) for argument in error.args)
+    return Cause.SHUTDOWN if "shutdown" in said else Cause.OPERATOR_CANCEL
+
+
+def in_thread(call: Callable[[], object]) -> None:
+    """Run `call` in a thread of its own: what it ends may run an application's code, and block."""
+    threading.Thread(target=call, name="streamguard-left", daemon=True).start()
