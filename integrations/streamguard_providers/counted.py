@@ -234,6 +234,9 @@ class CountedSyncCall(Counted, SyncCall):
             opening.result()
         except Exception as error:
             raise self._unopened(error) from error
+        except BaseException as error:
+            self.finish(error)
+            raise
 
 
 def _succeeded(future: Future[None]) -> bool:

@@ -52,6 +52,18 @@ def refusal(*headers: bytes) -> Answer:
     return Answer(REFUSED % (len(body), b"".join(h + b"\r\n" for h in headers), body), then="next")
 
 
+class Slow(MemoryLedger):
+    """A ledger whose OPEN records are never durable, unless `opening` says how that ended."""
+
+    def __init__(self, opening: Future[None] | None = None) -> None:
+        super().__init__()
+        self._opening = opening or Future()
+
+    def append_open(self, record: OpenRecord) -> Future[None]:
+        super().append_open(record)
+        return self._opening
+
+
 class Client:
     """A client of either kind, of either library, as tests of both kinds use it."""
 
@@ -219,12 +231,6 @@ class TestOneReceipt:
 
     async def test_cut_off_while_the_record_is_written(self, library: Any) -> None:
         """The reader leaves before the OPEN record is durable: no request, one receipt."""
-
-        class Slow(MemoryLedger):
-            def append_open(self, record: OpenRecord) -> Future[None]:
-                super().append_open(record)
-                return Future()
-
         ledger, client = Slow(), Client(library, "async")
         async with scripted(Answer(WHOLE, then="next")) as server:
             with use_scope(Scope(ledger=ledger)) as scope:
@@ -239,12 +245,6 @@ class TestOneReceipt:
 
     async def test_cancelled_while_the_record_is_written(self, library: Any) -> None:
         """The application gives the call up before it was made: no request, one receipt."""
-
-        class Slow(MemoryLedger):
-            def append_open(self, record: OpenRecord) -> Future[None]:
-                super().append_open(record)
-                return Future()
-
         ledger, client = Slow(), Client(library, "async")
         async with scripted(Answer(WHOLE, then="next")) as server:
             with use_scope(Scope(ledger=ledger)) as scope:
@@ -256,6 +256,20 @@ class TestOneReceipt:
             assert (server.connections, scope.members) == (0, [])
         assert only(ledger).cause is Cause.CLIENT_DISCONNECT
         await client.close()
+
+    def test_interrupted_while_the_record_is_written(self, library: Any) -> None:
+        """Ctrl-C in a thread that waits for the OPEN record: no request, one receipt, nothing left in the scope."""
+        interrupted: Future[None] = Future()
+        interrupted.set_exception(KeyboardInterrupt())
+        ledger = Slow(interrupted)
+        with (
+            library.Client(transport=GuardedTransport()) as client,
+            use_scope(Scope(ledger=ledger)) as scope,
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                client.post("http://127.0.0.1:9/v1/chat/completions", json={"model": "m"})
+            assert scope.members == []
+            assert len(ledger.receipts) == 1
 
     async def test_cut_off(self, client: Client) -> None:
         """The reader leaves in mid-stream: what had come is counted, also what was not read on."""
