@@ -46,11 +46,22 @@ def engine(model: Path) -> Iterator[LlamaServer]:
 @pytest.fixture
 def serve(engine: LlamaServer) -> Iterator[Callable[..., App]]:
     """Starts `patterns.py` in a process of its own: `serve("--guarded", "--no-gc")`."""
+    # The demo's own application: what it shows is what is tested here.
+    yield from _serving(
+        engine, Path(__file__).parents[2] / "example_projects" / "demo" / "patterns.py"
+    )
+
+
+@pytest.fixture
+def serve_one_line(engine: LlamaServer) -> Iterator[Callable[..., App]]:
+    """Starts `one_line.py`: `serve_one_line("--transport", "--no-gc")`."""
+    yield from _serving(engine, Path(__file__).parent / "one_line.py")
+
+
+def _serving(engine: LlamaServer, script: Path) -> Iterator[Callable[..., App]]:
     from .measure import App
     from .processes import ServerProcess
 
-    # The demo's own application: what it shows is what is tested here.
-    script = Path(__file__).parents[2] / "example_projects" / "demo" / "patterns.py"
     with contextlib.ExitStack() as stack:
 
         def start(*flags: str) -> App:
