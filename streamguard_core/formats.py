@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Final, Protocol
 
 import msgspec
 
 from streamguard_core import sse
 from streamguard_core.causes import Category, Cause
-from streamguard_core.chunks import AnyChunk, Chunk, ChunkKind
+from streamguard_core.chunks import AnyChunk, Chunk, ChunkKind, text_of
 
 _ERRORS: Final[dict[Category, str]] = {
     Category.CONSUMER: "The answer could not be delivered.",
@@ -123,6 +124,42 @@ class Raw(Text):
 
     def __init__(self, ping: bytes = b"") -> None:
         self.ping = ping
+
+
+def messages(batch: Sequence[AnyChunk]) -> list[bytes]:
+    """The lines of a batch as messages of their own, for a transport that has some.
+
+    What stands together and is alike (text of one choice, say) is one message: each costs a send.
+    Empty chunks have none.
+
+    Example:
+        >>> messages(["never ", "again"])
+        [b'{"text":"never again"}']
+    """
+    found: list[bytes] = []
+    for alike, chunks in groupby(batch, _kind_of):
+        if alike is None:
+            found += [line for line in map(_message, chunks) if line]
+        elif text := "".join(map(text_of, chunks)):
+            found.append(_message(Chunk(text, kind=alike[0], choice=alike[1])))
+    return found
+
+
+_RUNNING_ON: Final = (ChunkKind.TEXT, ChunkKind.REASONING, ChunkKind.REFUSAL)
+"""Kinds whose chunks are parts of one text; each of the others is something by itself."""
+
+
+def _kind_of(chunk: AnyChunk) -> tuple[ChunkKind, int] | None:
+    """What two chunks have in common that may be one message; None for those that stay alone."""
+    if isinstance(chunk, str):
+        return ChunkKind.TEXT, 0
+    if isinstance(chunk, Chunk) and chunk.kind in _RUNNING_ON and not chunk.data:
+        return chunk.kind, chunk.choice
+    return None
+
+
+def _message(chunk: AnyChunk) -> bytes:
+    return _line(chunk).removesuffix(b"\n")
 
 
 def choose(accept: str, first_id: int | None = None) -> Format:

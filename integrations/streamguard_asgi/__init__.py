@@ -1,10 +1,12 @@
-"""StreamGuard for ASGI: a middleware, a decorator and a response, for FastAPI, Starlette and plain ASGI."""
+"""StreamGuard for ASGI: a middleware, a decorator, a response and WebSockets, for FastAPI, Starlette and plain ASGI."""
 
 from streamguard_asgi.guard import guard_stream
 from streamguard_asgi.middleware import StreamGuardMiddleware
 from streamguard_asgi.options import SessionOptions, StreamOptions
 from streamguard_asgi.request import OnReceipt, RequestGuard
 from streamguard_asgi.response import STREAM_ID_HEADER, GuardedResponse
+from streamguard_asgi.socket_guard import SocketGuard
+from streamguard_asgi.websocket import stream_websocket
 from streamguard_core import current_scope
 from streamguard_core.formats import End
 from streamguard_core.sse import encode_event
@@ -16,9 +18,11 @@ __all__ = [
     "OnReceipt",
     "RequestGuard",
     "SessionOptions",
+    "SocketGuard",
     "StreamGuardMiddleware",
     "StreamOptions",
     "current_scope",
     "encode_event",
     "guard_stream",
+    "stream_websocket",
 ]

@@ -13,6 +13,7 @@ try:
     from starlette.responses import Response, StreamingResponse
     from starlette.types import ASGIApp, Message, Receive, Send
     from starlette.types import Scope as ASGIScope
+    from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 except ImportError as error:
     raise ImportError(f"streamguard_asgi needs starlette: {INSTALL}") from error
 
@@ -28,6 +29,9 @@ __all__ = [
     "Response",
     "Send",
     "StreamingResponse",
+    "WebSocket",
+    "WebSocketDisconnect",
+    "WebSocketState",
     "iterate_in_threadpool",
     "run_in_threadpool",
 ]

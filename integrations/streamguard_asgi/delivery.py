@@ -198,7 +198,10 @@ class Delivery:
         receipt = session.sealed
         finish = receipt.finish if receipt is not None else None
         committed = session.statistics().committed
-        body = self._form.end(End.of(cause, finish, committed, session.stream_id))
+        await self._send_last(End.of(cause, finish, committed, session.stream_id))
+
+    async def _send_last(self, end: End) -> None:
+        body = self._form.end(end)
         if body is not None:
             self.complete = True
             await self._sent({"type": "http.response.body", "body": body, "more_body": False})

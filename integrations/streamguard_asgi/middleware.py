@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
 from streamguard_asgi.existing import CancelRequests, Existing
 from streamguard_asgi.generators import watch_generators
 from streamguard_asgi.options import check_seconds
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
+from streamguard_asgi.socket_guard import SocketGuard
 from streamguard_core import Ledger, Pricer, UsageError, current_scope, use_scope
 from streamguard_core.ledger import check_ledger
 from streamguard_core.price import check_pricer
@@ -86,11 +87,12 @@ class StreamGuardMiddleware:
         """What outlives its request: streams under `grace` or a drain, coroutines of `on_receipt`."""
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Run the application under a guard of its own; other scopes than `http` pass through untouched."""
-        if scope["type"] != "http" or _is_guarded(scope):
+        """Run the application under a guard of its own; `lifespan` and unknown scopes pass through untouched."""
+        kind = _GUARDS.get(scope["type"])
+        if kind is None or _is_guarded(scope):
             await self.app(scope, receive, send)
             return
-        guard = RequestGuard(
+        guard = kind(
             ledger=self._ledger,
             prices=self._prices,
             on_receipt=self._on_receipt,
@@ -101,14 +103,19 @@ class StreamGuardMiddleware:
         pump = guard.connect(receive, send, self._buffer_limit)
         new_guard(scope, guard)
         host = asyncio.current_task()
-        guard.existing = existing = Existing(guard, scope, self._cancel_requests)
-        watch_generators()
+        existing = None
+        if scope["type"] == "http":
+            guard.existing = existing = Existing(guard, scope, self._cancel_requests)
+            watch_generators()
         with use_scope(guard):
-            existing.begin(host)
+            receiving = pump.receive
+            if existing is not None:
+                existing.begin(host)
+                receiving = existing.receiving(receiving)
             try:
-                await self.app(scope, existing.receiving(pump.receive), guard.send)
+                await self.app(scope, receiving, guard.send)
             except BaseException as error:
-                if not existing.ended_by_us(error):
+                if existing is None or not existing.ended_by_us(error):
                     guard.interrupted(error)
                     raise
             finally:
@@ -117,6 +124,9 @@ class StreamGuardMiddleware:
                 finally:
                     guard.over = True
                     guard.disconnect()
+
+
+_GUARDS: Final = {"http": RequestGuard, "websocket": SocketGuard}
 
 
 def _is_guarded(scope: ASGIScope) -> bool:

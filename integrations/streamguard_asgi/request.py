@@ -15,6 +15,7 @@ from streamguard_asgi.aborting import abort
 from streamguard_asgi.existing import Existing
 from streamguard_asgi.generators import Generators
 from streamguard_asgi.shielding import cause_of, finish
+from streamguard_asgi.socket_pump import SocketPump
 from streamguard_core import (
     Governed,
     Ledger,
@@ -75,7 +76,7 @@ class RequestGuard(Scope):
         self.consumer_stall = consumer_stall
         self._unreported: list[StreamSession] = []
         self._late = late if late is not None else set()
-        self._pump: ReceivePump | None = None
+        self._pump: ReceivePump | SocketPump | None = None
         self._send: Send | None = None
         self._streaming = False
         self.existing: Existing | None = None

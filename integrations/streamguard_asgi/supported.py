@@ -12,8 +12,8 @@ INSTALL: Final = 'pip install "streamguard-llm[asgi]"'
 
 #: What is governed, and what it is tested with.
 SUPPORTED: Final[dict[str, str]] = {
-    "asgi": "3.0, HTTP; spec versions 2.0 to 2.4; on asyncio (uvloop included)",
+    "asgi": "3.0, HTTP and WebSocket; spec versions 2.0 to 2.4; on asyncio (uvloop included)",
     "starlette": "routes, HTTPEndpoint, any number of BaseHTTPMiddleware above or below",
     "fastapi": "endpoints that are coroutines, functions, or generators of either kind",
-    "uvicorn": "h11 and httptools",
+    "uvicorn": "h11 and httptools; WebSockets by websockets-sansio and wsproto",
 }

@@ -1,4 +1,4 @@
-"""The Django app: checks are registered when it is ready."""
+"""The Django app: checks are registered and the mirror of receipts is connected when it is ready."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ class StreamGuardConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks."""
+        """Register the checks, and connect the mirror of receipts."""
         from streamguard_django.checks import check_middleware, check_settings  # noqa: PLC0415
+        from streamguard_django.mirror import Mirror  # noqa: PLC0415 - models are loaded now
+        from streamguard_django.signals import stream_sealed  # noqa: PLC0415
 
         register(check_settings, Tags.compatibility)
         register(check_middleware, Tags.compatibility)
+        self.mirror = Mirror()
+        stream_sealed.connect(self.mirror.receive, dispatch_uid="streamguard_django.mirror")

@@ -169,6 +169,7 @@ KEYS: Final[dict[str, Key]] = {
         (), _patterns, r'a list of regular expressions for paths, such as [r"^/admin/", r"\.csv$"]'
     ),
     "PING": Key(15.0, _seconds_or_none, "a positive number of seconds, or None for no keep-alives"),
+    "MIRROR": Key(True, _flag, "True or False"),
     "WATCH_SOCKET": Key(True, _flag, "True or False"),
     "CLOSE_TIMEOUT": Key(5.0, _seconds, "a positive number of seconds"),
     "SHUTDOWN": Key(True, _flag, "True or False"),

@@ -138,7 +138,8 @@ class RoutedAttempt:
         self.began = began
         self._role = role
         self._seam = seam
-        self._batches = producer.stream(report=report)
+        # Asked for in `next`: where even that raises, the attempt has failed, and hands its permit back.
+        self._batches: Any = None
         self._started_ns = time.monotonic_ns()
         self._chunks = 0
         self._error: Exception | None = None
@@ -152,6 +153,8 @@ class RoutedAttempt:
         """
         while not self._ended:
             try:
+                if self._batches is None:
+                    self._batches = self.producer.stream(report=self.report)
                 batch = await anext(self._batches)
             except StopAsyncIteration:
                 self._ended = True

@@ -63,8 +63,10 @@ class SyncCall(Call):
         def trace(event: str, info: dict[str, Any]) -> None:
             if event == "http2.send_request_headers.started":
                 self._request = info["request"]
-            self._trace(event, info)
-            self._handshake(event)
+            try:
+                self._trace(event, info)
+            finally:  # also where the cutoff is raised here: the second handle is let go
+                self._handshake(event)
             if other is not None:
                 other(event, info)
 

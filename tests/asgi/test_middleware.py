@@ -31,9 +31,9 @@ from streamguard_core import (
 from .driver import Engine, Server, causes, eventually
 
 
-@pytest.mark.parametrize("kind", ["lifespan", "websocket", "other"])
+@pytest.mark.parametrize("kind", ["lifespan", "other"])
 async def test_other_scopes_pass_through_untouched(kind: str) -> None:
-    """P51: what is not http gets the server's own scope, `receive` and `send`."""
+    """P51: what is neither http nor a WebSocket gets the server's own scope, `receive` and `send`."""
     seen: list[Any] = []
 
     async def app(*arguments: Any) -> None:

@@ -41,7 +41,7 @@ async def serve(app: Any, http: str, **options: Any) -> AsyncIterator[tuple[Quie
     """Serve `app` on a free port of 127.0.0.1, without the server's loop that polls for signals."""
     sock = socket.create_server(("127.0.0.1", 0), backlog=300)
     settings: dict[str, Any] = {"http": http, "ws": "none", "lifespan": "off", "log_config": None}
-    config = uvicorn.Config(app, **settings, **options)
+    config = uvicorn.Config(app, **(settings | options))
     config.load()
     server = Quiet(config)
     server.lifespan = config.lifespan_class(config)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from streamguard_core import AnyChunk, Category, Cause, Chunk, ChunkKind
-from streamguard_core.formats import End, Events, Format, Lines, Raw, Text, choose
+from streamguard_core.formats import End, Events, Format, Lines, Raw, Text, choose, messages
 
 BATCH: list[AnyChunk] = [
     "never ",
@@ -56,6 +56,29 @@ def test_lines_are_json() -> None:
     ]
     assert raw == b"!"
     assert json.loads(Lines().encode([Chunk("x\ud83d", choice=2)])) == {"text": "x?", "choice": 2}
+
+
+def test_messages_hold_what_is_alike_and_stands_together() -> None:
+    """One text runs on over chunks; calls, data and bytes stay what they are."""
+    tool = Chunk("{}", kind=ChunkKind.TOOL)
+    batch: list[AnyChunk] = [
+        "a",
+        "",
+        Chunk("b"),
+        Chunk("c", choice=1),
+        tool,
+        tool,
+        b'{"raw":1}\n',
+        b"",
+    ]
+    assert [json.loads(message) for message in messages(batch)] == [
+        {"text": "ab"},
+        {"text": "c", "choice": 1},
+        {"text": "{}", "kind": "tool"},
+        {"text": "{}", "kind": "tool"},
+        {"raw": 1},
+    ]
+    assert messages([]) == messages(["", Chunk("")]) == []
 
 
 def test_text_is_the_answer_alone() -> None:

@@ -165,6 +165,22 @@ async def test_a_breaker_opens_and_one_probe_heals_it() -> None:
         assert await call() == "a"
 
 
+async def test_a_producer_that_fails_before_it_iterates() -> None:
+    """One whose `stream` raises is a failed attempt as any other: the next route answers, the breaker learns."""
+
+    class Broken:
+        def stream(self, *, report: Any) -> Any:
+            raise OSError("before there is an iterator")
+
+    router = Router(
+        {"chat": [Route(lambda *_, **__: Broken(), "m"), Route(Provider(["fine"]).make, "m")]},
+        breaker=BreakerRule(failures=1),
+    )
+    text, receipt = await told(router.producer("chat", prompt=PROMPT))
+    assert (text, len(receipt.attempts)) == ("fine", 2)
+    assert router.health()[0].state is BreakerState.OPEN
+
+
 async def test_all_breakers_open() -> None:
     """When every breaker is open nobody is called, and the error says so."""
     async with LoopbackEngine(fault=Fault(status=503)) as first:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from streamguard_core import CutOffError, Scope, use_scope
 from streamguard_providers import GuardedAsyncTransport, GuardedTransport
+from streamguard_providers.sync_calls import SyncCall
 
 from .scripted_server import OK, Answer, chunked, head, scripted
 from .test_async_transport import ask as ask_async
@@ -94,3 +96,24 @@ async def test_sync(library: Any, contexts: Any, phase: str) -> None:
             assert isinstance(await worker.ended(), CutOffError)
             assert parts == ([] if phase == "headers" else [b"one"])
             assert server.connections == 1
+
+
+def test_the_second_handle_is_let_go_when_the_handshake_ends_at_the_cutoff() -> None:
+    """A handshake that succeeds in the instant of the cutoff leaves no handle to its socket open."""
+
+    class Dialled:
+        def __init__(self, raw: socket.socket) -> None:
+            self.get_extra_info = {"socket": raw}.get
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        call = SyncCall(CutOffError)
+        trace = call.tracer()
+        trace("connection.connect_tcp.complete", {"return_value": Dialled(ours)})
+        trace("connection.start_tls.started", {})
+        assert call._network is not None
+        twin = call._network.raw
+        call.cut()
+        with pytest.raises(CutOffError):
+            trace("connection.start_tls.complete", {"return_value": Dialled(ours)})
+        assert twin.fileno() == -1

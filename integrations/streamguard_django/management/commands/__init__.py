@@ -1,0 +1,3 @@
+"""Commands for `manage.py`: report, verify, mirror."""
+
+__all__: list[str] = []

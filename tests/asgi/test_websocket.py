@@ -1,0 +1,502 @@
+"""Streams over WebSockets: explicit ends, close codes, stops, many streams, every server's way to say goodbye."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.websockets import WebSocket
+
+from streamguard_asgi import SocketGuard, StreamGuardMiddleware, current_scope, stream_websocket
+from streamguard_core import (
+    CUT,
+    Cause,
+    Chunk,
+    Deadlines,
+    MemoryLedger,
+    Receipt,
+    StreamSession,
+    UsageError,
+    Verdict,
+)
+
+from .driver import Engine, eventually
+from .endpoints import pieces
+from .socket_driver import After, Socket
+
+
+class Rig:
+    """A FastAPI application with one WebSocket route under the middleware, and its receipts."""
+
+    def __init__(self, handler: Callable[[WebSocket], Any], **options: Any) -> None:
+        self.receipts: list[Receipt] = []
+        self.app = FastAPI()
+        self.app.add_middleware(StreamGuardMiddleware, on_receipt=self.receipts.append, **options)
+        self.app.websocket("/")(handler)
+
+    def socket(self, after: After = "silent") -> Socket:
+        """One connection to it."""
+        return Socket(self.app, after)
+
+
+def streaming(make: Callable[[], Any], **options: Any) -> Callable[[WebSocket], Any]:
+    """A handler that sends one stream."""
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await stream_websocket(websocket, make(), **options)
+
+    return handler
+
+
+async def failing() -> AsyncIterator[str]:
+    """A producer that fails after its first chunk."""
+    yield "a"
+    raise ValueError("sk-secret")
+
+
+class Cutting:
+    """A gate that cuts at once."""
+
+    def decide(self, text_so_far: str, chunk: object) -> Verdict:
+        return CUT(Cause.GUARDRAIL, "no")
+
+
+async def test_a_stream_has_a_name_its_text_and_an_end() -> None:
+    """The messages are the lines of NDJSON; the close after a completion is 1000."""
+    rig = Rig(streaming(lambda: pieces("never ", Chunk("hm", kind="reasoning"), "again")))  # type: ignore[arg-type]
+    async with rig.socket() as socket:
+        await socket.ended()
+    (receipt,) = rig.receipts
+    assert socket.said == [
+        {"stream_id": receipt.stream_id},
+        {"text": "never "},
+        {"text": "hm", "kind": "reasoning"},
+        {"text": "again"},
+        {
+            "eos": {
+                "cause": "COMPLETED",
+                "category": "completed",
+                "finish": None,
+                "committed": 3,
+                "stream_id": receipt.stream_id,
+            }
+        },
+    ]
+    assert socket.closed == (1000, "COMPLETED")
+    assert (receipt.cause, receipt.consumed) == (Cause.COMPLETED, 3)
+
+
+async def test_what_is_ready_together_is_one_message() -> None:
+    """A list of chunks costs one send, and the first chunk waits for nothing."""
+
+    class Provider:
+        async def stream(self, *, report: Any) -> AsyncIterator[list[str]]:
+            yield ["first "]
+            yield [f"{number} " for number in range(10)]
+
+    rig = Rig(streaming(Provider))
+    async with rig.socket() as socket:
+        await socket.ended()
+    assert [said["text"] for said in socket.said if "text" in said] == [
+        "first ",
+        "".join(f"{number} " for number in range(10)),
+    ]
+    assert rig.receipts[0].consumed == 11
+
+
+async def test_the_first_chunk_is_never_held_back() -> None:
+    """A chunk is sent while its producer still thinks about the next."""
+    engine = Engine(1)
+    rig = Rig(streaming(engine.stream))
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        assert engine.generated == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "cause"),
+    [
+        ({}, 1011, Cause.PRODUCER_ERROR),
+        ({"gates": [Cutting()]}, 1008, Cause.GUARDRAIL),
+        ({"deadlines": Deadlines(first_token=0.01)}, 1011, Cause.TIMEOUT_FIRST_TOKEN),
+    ],
+)
+async def test_a_failure_is_told_and_is_no_clean_close(
+    options: Any, code: int, cause: Cause
+) -> None:
+    """G13: the end carries `error`, the code is not 1000, and a provider's words stay here."""
+    make = Engine().stream if "deadlines" in options else failing
+    rig = Rig(streaming(make, **options))
+    async with rig.socket() as socket:
+        await socket.ended()
+    assert socket.closed == (code, str(cause))
+    (end,) = socket.ends
+    assert end["cause"] == str(cause)
+    assert end["error"]
+    assert "secret" not in repr(socket.sent)
+    assert [receipt.cause for receipt in rig.receipts] == [cause]
+
+
+@pytest.mark.parametrize("code", [1001, 1005, 1006, None])
+@pytest.mark.parametrize("after", ["silent", "OSError", "RuntimeError"])
+@pytest.mark.parametrize("tokens", [0, 2])
+async def test_a_reader_that_leaves_ends_the_stream(
+    tokens: int, after: After, code: int | None
+) -> None:
+    """Before the first token and later: whatever `send` does afterwards, and with the code that the server says."""
+    engine = Engine(tokens)
+    rig = Rig(streaming(engine.stream))
+    async with rig.socket(after) as socket:
+        await eventually(lambda: engine.started and len(socket.stream_ids) == 1)
+        if tokens:
+            await socket.came("token2")
+        socket.leave(code)
+        await socket.ended()
+        assert engine.closed
+    (receipt,) = rig.receipts
+    assert receipt.cause is Cause.CLIENT_DISCONNECT
+    assert receipt.detail == f"the WebSocket was closed ({code or 1005})"
+    assert (receipt.produced, socket.sent_after_leaving) == (tokens, 0)
+
+
+@pytest.mark.parametrize("after", ["OSError", "RuntimeError"])
+async def test_a_send_that_raises_first_is_a_disconnect(after: After) -> None:
+    """Some servers say it in `send` before they say it in `receive`."""
+    engine = Engine(1)
+    rig = Rig(streaming(engine.stream))
+    async with rig.socket(after) as socket:
+        await socket.came("token1")
+        socket.left = True
+        engine.make(1)
+        await eventually(lambda: rig.receipts)
+        assert engine.closed
+    assert rig.receipts[0].cause is Cause.CLIENT_DISCONNECT
+
+
+async def test_a_server_that_goes_is_not_the_reader() -> None:
+    """G14: a server says 1012 in the reader's place when it is told to go."""
+    engine = Engine(1)
+    rig = Rig(streaming(engine.stream))
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        socket.leave(1012)
+        await socket.ended()
+    assert [receipt.cause for receipt in rig.receipts] == [Cause.SHUTDOWN]
+
+
+async def test_a_shutdown_is_told_with_its_code() -> None:
+    """What ends everything under the connection's scope as SHUTDOWN closes it with 1012, also one to be kept."""
+    engine = Engine(1)
+    rig = Rig(streaming(engine.stream, close=False))
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        socket.scope["state"]["streamguard"].terminate(Cause.SHUTDOWN, "SIGTERM")
+        await socket.ended()
+    assert socket.closed == (1012, "SHUTDOWN")
+    assert socket.ends[0]["category"] == "shutdown"
+    assert engine.closed
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_stop_cancels_at_once(named: bool) -> None:
+    """`{"stop": ...}` is the user's own end: no error, 1000, and the provider is let go."""
+    engine = Engine(1)
+    rig = Rig(streaming(engine.stream))
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        socket.say({"stop": socket.stream_ids[0] if named else True})
+        await socket.ended()
+        assert engine.closed
+    assert socket.closed == (1000, "USER_CANCEL")
+    assert "error" not in socket.ends[0]
+    assert [receipt.cause for receipt in rig.receipts] == [Cause.USER_CANCEL]
+
+
+async def test_a_stale_stop_is_ignored_and_other_messages_are_the_applications() -> None:
+    """A stop that names another stream, or comes when none is sent, stops nothing and reaches nobody."""
+    heard: list[str] = []
+    engine = Engine(1)
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            heard.append(text)
+            await stream_websocket(websocket, engine.stream, close=False)
+
+    rig = Rig(handler)
+    async with rig.socket() as socket:
+        socket.say("one")
+        await socket.came("token1")
+        socket.say({"stop": "another"})
+        socket.say({"stop": None, "text": "mine"})
+        socket.say('{"stop"')
+        socket.say("[1]")
+        await eventually(lambda: socket.taken == 6)
+        assert not engine.closed
+        engine.finish()
+        await eventually(lambda: len(rig.receipts) >= 1)
+        socket.say({"stop": True})
+        await eventually(lambda: len(rig.receipts) == 4)
+        socket.say("last")
+        await eventually(lambda: len(rig.receipts) == 5)
+    assert heard == ["one", '{"stop": null, "text": "mine"}', '{"stop"', "[1]", "last"]
+    assert {receipt.cause for receipt in rig.receipts} == {Cause.COMPLETED}
+    assert socket.most_readers == 1
+
+
+async def test_an_application_may_read_while_a_stream_is_sent() -> None:
+    """Its own task reads its own messages; a cancelled read loses none."""
+    heard: list[str] = []
+    engine = Engine(1)
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+        async def read() -> None:
+            async for text in websocket.iter_text():
+                heard.append(text)  # noqa: PERF401 - looked at meanwhile
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(websocket.receive_text(), 0.001)
+        reading = asyncio.create_task(read())
+        await stream_websocket(websocket, engine.stream)
+        await reading
+
+    rig = Rig(handler)
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        socket.say("more")
+        await eventually(lambda: heard)
+        socket.say({"stop": True})
+        await socket.ended()
+    assert heard == ["more"]
+    assert [receipt.cause for receipt in rig.receipts] == [Cause.USER_CANCEL]
+
+
+async def test_many_streams_over_one_connection() -> None:
+    """Each has a receipt and an end; what is remembered of them is bounded."""
+    guards: list[Any] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        guards.append(websocket.state.streamguard)
+        async for text in websocket.iter_text():
+            session = await stream_websocket(websocket, pieces(text), close=False)
+            assert session.cause is Cause.COMPLETED
+
+    ledger = MemoryLedger()
+    rig = Rig(handler, ledger=ledger)
+    async with rig.socket() as socket:
+        for number in range(50):
+            socket.say(f"{number} ")
+            await eventually(lambda number=number: len(socket.ends) == number + 1)  # type: ignore[misc]
+        assert len(set(socket.stream_ids)) == 50
+        assert len(guards[0].receipts) == 32
+        await eventually(lambda: guards[0].sessions == [])
+        assert guards[0].members == []
+    assert len(rig.receipts) == len(ledger.receipts) == 50
+    assert socket.text == "".join(f"{number} " for number in range(50))
+
+
+async def test_the_scope_is_the_connections() -> None:
+    """`current_scope()` and `state.streamguard` are one, in the handler and in its producer."""
+    seen: list[Any] = []
+
+    async def producer() -> AsyncIterator[str]:
+        scope = current_scope()
+        assert scope is not None
+        seen.extend([scope, scope.session])
+        yield "a"
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        seen.extend([websocket.state.streamguard, current_scope()])
+        seen.append(await stream_websocket(websocket, producer))
+
+    async with Rig(handler).socket() as socket:
+        await socket.ended()
+    assert isinstance(seen[0], SocketGuard)
+    assert seen[0] is seen[1] is seen[2]
+    assert seen[3] is seen[4]
+    assert current_scope() is None
+
+
+async def test_what_is_governed_beside_ends_with_the_reader() -> None:
+    """A session that the handler reads itself, or a provider's call, is under the connection like under a request."""
+    engine = Engine(1)
+    sessions: list[StreamSession] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        session = StreamSession(engine.stream())
+        sessions.append(session)
+        websocket.state.streamguard.add(session)
+        async for chunk in session:
+            await websocket.send_json({"text": chunk})
+
+    rig = Rig(handler)
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        socket.leave(1001)
+        await socket.ended()
+    assert engine.closed
+    assert [receipt.cause for receipt in rig.receipts] == [Cause.CLIENT_DISCONNECT]
+
+
+async def test_an_application_that_closes_has_ended_its_stream() -> None:
+    """G14: a close that the application sends is not the reader's leaving."""
+    engine = Engine(1)
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        streaming = asyncio.create_task(stream_websocket(websocket, engine.stream))
+        await websocket.receive_text()
+        await websocket.close(4000)
+        await streaming
+
+    rig = Rig(handler)
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        socket.say("enough")
+        await socket.ended()
+    assert socket.closed is not None
+    assert socket.closed[0] == 4000
+    assert engine.closed
+    assert [receipt.cause for receipt in rig.receipts] == [Cause.OPERATOR_CANCEL]
+
+
+async def test_silence_is_filled() -> None:
+    """A keep-alive is an empty text: a client that appends what comes shows nothing."""
+    engine = Engine()
+    rig = Rig(streaming(engine.stream, ping=0.02))
+    async with rig.socket() as socket:
+        await eventually(lambda: socket.said.count({"text": ""}) >= 2)
+        engine.make(1)
+        engine.finish()
+        await socket.ended()
+    assert socket.text == "token1 "
+
+
+@pytest.mark.parametrize("of", ["stream", "middleware"])
+async def test_a_reader_that_freezes_is_cut_off(of: str) -> None:
+    """`consumer_stall`, given with the stream or to the middleware."""
+    engine = Engine(1)
+    given = {"consumer_stall": 0.04}
+    rig = Rig(
+        streaming(engine.stream, **(given if of == "stream" else {})),
+        shutdown_grace=0.05,
+        **(given if of == "middleware" else {}),
+    )
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        socket.stall()
+        engine.make(1)
+        await socket.ended()
+    assert engine.closed
+    assert [receipt.cause for receipt in rig.receipts] == [Cause.CONSUMER_STALLED]
+    assert socket.closed is None
+
+
+async def test_messages_beyond_the_limit_hide_no_stop() -> None:
+    """While a stream is sent reading goes on: what nobody takes is dropped, and reading it then is an error."""
+    engine = Engine(1)
+    errors: list[Exception] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await stream_websocket(websocket, engine.stream, close=False)
+        try:
+            while True:
+                await websocket.receive_text()
+        except UsageError as error:
+            errors.append(error)
+
+    rig = Rig(handler, buffer_limit=1000)
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        for _ in range(20):
+            socket.say("x" * 100)
+        socket.say({"stop": True})
+        await socket.ended()
+    assert [receipt.cause for receipt in rig.receipts] == [Cause.USER_CANCEL]
+    assert "raise buffer_limit" in str(errors[0])
+
+
+async def test_without_a_stream_reading_pauses_at_the_limit() -> None:
+    """What nobody takes is not piled up, and nothing is lost."""
+    taken: list[str] = []
+    go = asyncio.Event()
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await go.wait()
+        async for text in websocket.iter_text():
+            taken.append(text)  # noqa: PERF401 - looked at meanwhile
+
+    rig = Rig(handler, buffer_limit=1000)
+    async with rig.socket() as socket:
+        for number in range(50):
+            socket.say(f"{number}".ljust(100))
+        await eventually(lambda: socket.taken > 3)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert socket.taken <= 9
+        go.set()
+        await eventually(lambda: len(taken) == 50)
+    assert [int(text) for text in taken] == list(range(50))
+
+
+async def test_a_host_that_cancels_is_the_applications_end() -> None:
+    """G14: a server that cancels the handler's task is not the reader, and the producer is closed."""
+    engine = Engine(1)
+    rig = Rig(streaming(engine.stream))
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        assert socket.task is not None
+        socket.task.cancel()
+        await asyncio.wait([socket.task])
+        assert engine.closed
+    assert [receipt.cause for receipt in rig.receipts] == [Cause.OPERATOR_CANCEL]
+
+
+async def test_what_cannot_work_is_said() -> None:
+    """Without the middleware, before it is accepted, two at a time, with options twice."""
+    errors: list[str] = []
+
+    async def tried(websocket: WebSocket, content: Any, **options: Any) -> None:
+        try:
+            await stream_websocket(websocket, content, **options)
+        except UsageError as error:
+            errors.append(str(error))
+
+    async def handler(websocket: WebSocket) -> None:
+        await tried(websocket, pieces("a"))
+        await websocket.accept()
+        await tried(websocket, StreamSession(pieces("a")), max_tokens=3)
+        await tried(websocket, pieces("a"), ping=0)
+        first = asyncio.create_task(stream_websocket(websocket, Engine(1).stream))
+        await websocket.receive_text()
+        await tried(websocket, pieces("a"))
+        websocket.state.streamguard.terminate(Cause.OPERATOR_CANCEL)
+        await first
+
+    rig = Rig(handler)
+    async with rig.socket() as socket:
+        await socket.came("token1")
+        socket.say("go")
+        await socket.ended()
+
+    async def alone(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await tried(websocket, pieces("a"))
+
+    app = FastAPI()
+    app.websocket("/")(alone)
+    async with Socket(app) as socket:
+        await socket.ended()
+    words = ("accept()", "max_tokens", "ping=0", "sending one", "add_middleware")
+    assert all(word in error for word, error in zip(words, errors, strict=True))
