@@ -108,7 +108,7 @@ class StreamGuardMiddleware:
             guard.existing = existing = Existing(guard, scope, self._cancel_requests)
             watch_generators()
         with use_scope(guard):
-            receiving = pump.receive
+            receiving: Receive = pump.receive
             if existing is not None:
                 existing.begin(host)
                 receiving = existing.receiving(receiving)

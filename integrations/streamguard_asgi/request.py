@@ -144,7 +144,7 @@ class RequestGuard(Scope):
     def _left(self) -> None:
         if self.responded:
             return
-        told = self._pump is not None and self._pump.listened
+        told = isinstance(self._pump, ReceivePump) and self._pump.listened
         self.disconnected("the connection was closed")
         if self.existing is None or any(session.cause is None for session in self.sessions):
             return  # What lives on under its policy is read on; nothing of it is sent.

@@ -16,7 +16,6 @@ from streamguard_django import stream_opened, stream_sealed
 from ..asgi.driver import Engine, Server, causes, eventually  # noqa: TID252 - one server for both adapters
 from .project import GUARD, GZIP, STACKS, project
 
-
 DJANGOS_OWN = pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning")
 """Django forgets its copy of the request's body when a response fails."""
 

@@ -38,7 +38,7 @@ async def engine() -> AsyncIterator[LoopbackEngine]:
         yield running
 
 
-@pytest.fixture(params=EVERY, ids=EVERY.values())
+@pytest.fixture(params=list(EVERY), ids=list(EVERY.values()))
 def make(request: pytest.FixtureRequest) -> Any:
     """Makes a producer that calls a server."""
     return request.param

@@ -120,7 +120,7 @@ async def test_from_one_dialect_to_another(begins: Any, goes_on: Any) -> None:
 @pytest.mark.parametrize("goes_on", [anthropic, gemini])
 async def test_a_conversation_reaches_every_dialect(begins: Any, goes_on: Any) -> None:
     """Messages with a system's among them are asked of each provider as it takes them; the text is one."""
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hello."},
         {"role": "assistant", "content": "Hello!"},
