@@ -41,11 +41,13 @@ class Source:
 class AsyncSource(Source):
     """An async iterator, under ASGI or on a loop that serves WSGI."""
 
-    __slots__ = ("_iterator",)
+    __slots__ = ("_iterable", "_iterator")
 
     def __init__(self, iterable: Any, scope: Scope, make: Make = unchanged) -> None:
         super().__init__(scope, make)
-        self._iterator: AsyncIterator[Any] = aiter(iterable)
+        self._iterable = iterable
+        self._iterator: AsyncIterator[Any] | None = None
+        """From the first step on: until then, what was opened is the iterable."""
 
     def __aiter__(self) -> AsyncSource:
         return self
@@ -53,6 +55,8 @@ class AsyncSource(Source):
     async def __anext__(self) -> Any:
         token = enter_scope(self._scope)
         try:
+            if self._iterator is None:
+                self._iterator = aiter(self._iterable)
             return self._make(await self._iterator.__anext__())
         except StopAsyncIteration:
             raise
@@ -65,7 +69,8 @@ class AsyncSource(Source):
     async def aclose(self) -> None:
         """Close the iterator, if it can be closed."""
         for name in ("aclose", "close"):
-            close = getattr(self._iterator, name, None)
+            opened = self._iterable if self._iterator is None else self._iterator
+            close = getattr(opened, name, None)
             if callable(close):
                 closing = close()
                 if inspect.isawaitable(closing):

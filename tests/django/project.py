@@ -10,6 +10,8 @@ from typing import Any
 
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
 from django.test import override_settings
 from django.urls import path
 from django.utils.decorators import async_only_middleware, sync_only_middleware
@@ -92,18 +94,31 @@ class Project:
 def project(view: Any, middleware: list[str] | None = None, **settings: Any) -> Iterator[Project]:
     """A project of one view. `settings` are keys of `STREAMGUARD`."""
     made = Project()
-    with override_settings(
+    # As Django's own test client does: they would look at the connections of the test's thread.
+    request_started.disconnect(close_old_connections)
+    request_finished.disconnect(close_old_connections)
+    try:
+        with _overridden(view, middleware, made, settings):
+            yield made
+    finally:
+        request_started.connect(close_old_connections)
+        request_finished.connect(close_old_connections)
+
+
+def _overridden(
+    view: Any, middleware: list[str] | None, made: Project, settings: dict[str, Any]
+) -> Any:
+    return override_settings(
         ROOT_URLCONF=_Urls(view),
         MIDDLEWARE=STACKS["alone"] if middleware is None else middleware,
         STREAMGUARD={"ON_RECEIPT": made.keep, "MIRROR": False, **settings},
-    ):
-        yield made
+    )
 
 
 class WSGIServer:
     """One request, driven as a WSGI server drives it."""
 
-    def __init__(self, app: Any, *, method: str = "GET", **environ: Any) -> None:
+    def __init__(self, app: Any, *, method: Any = "GET", **environ: Any) -> None:
         self.status = ""
         self.headers: dict[str, str] = {}
         self.closed = False
