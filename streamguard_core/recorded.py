@@ -36,7 +36,7 @@ class RecordedStream(SessionBase):
         (<Cause.COMPLETED: 'COMPLETED'>, 2)
     """
 
-    __slots__ = ("_lock", "_started", "catch_up")
+    __slots__ = ("_lock", "_started", "catch_up", "held")
 
     def __init__(self, **options: Unpack[SessionOptions]) -> None:
         super().__init__(None, **options)
@@ -45,6 +45,9 @@ class RecordedStream(SessionBase):
         self._started = False
         self.catch_up: Callable[[], None] = _nothing
         """Called before anybody ends the stream: whoever counts tells of what has passed until now."""
+        self.held = False
+        """The producer is an application's code, which closing transports does not end: whoever ends
+        that says `ended()`, or `unconfirmed()`, also after a cutoff."""
 
     def start(self) -> Future[None] | None:
         """Begin to write the OPEN record. The provider may be called once the result is done.
@@ -85,13 +88,19 @@ class RecordedStream(SessionBase):
 
         def step(now_ns: int) -> None:
             if cause is Cause.COMPLETED:
+                before = self._protocol.live
                 self._protocol.producer_finished(now_ns)
-                self._protocol.take_eos(now_ns)
+                if before:
+                    self._protocol.take_eos(now_ns)
             else:
                 self._protocol.producer_failed(cause, detail, now_ns)
             self._protocol.leave(now_ns)
 
         self._apply(step)
+
+    def unconfirmed(self) -> None:
+        """The producer was told to end, and was not seen to (G10)."""
+        self._apply(self._protocol.give_up)
 
     def disconnected(self, detail: str = "") -> None:
         """The reader is gone: whatever the application reads for it is read for nobody."""
@@ -133,8 +142,9 @@ class RecordedStream(SessionBase):
             for action in protocol.take_actions():
                 if action is CLOSE_PRODUCER:
                     self._close_transports()
-                    # What was closed in this step produces no more; nothing else is a producer here.
-                    protocol.producer_finished(self._clock.monotonic_ns())
+                    if not self.held:
+                        # What was closed in this step produces no more; nothing else is a producer here.
+                        protocol.producer_finished(self._clock.monotonic_ns())
                 elif action is WAKE_CONSUMER:
                     self._notify_cutoff()
                     protocol.leave(self._clock.monotonic_ns())

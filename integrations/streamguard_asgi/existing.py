@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from streamguard_asgi._starlette import ASGIScope, Message, Receive, Send
 from streamguard_asgi.generators import Generators
+from streamguard_asgi.passing import Passing, passing_of
 from streamguard_asgi.shielding import finish
 from streamguard_asgi.unwinding import Unwinding
+from streamguard_core.decoding import MakesDecoders
 
 if TYPE_CHECKING:
     from streamguard_asgi.request import RequestGuard
@@ -28,20 +30,33 @@ class Existing:
         guard: of the request.
         scope: the request's.
         cancel: which requests are cancelled.
+        makes: makes the decoder of a response that streams.
     """
 
     __slots__ = (
         "_cancel",
         "_guard",
         "_later",
+        "_makes",
+        "_passing",
+        "_scope",
         "_streaming",
         "generators",
         "unwinding",
     )
 
-    def __init__(self, guard: RequestGuard, scope: ASGIScope, cancel: CancelRequests) -> None:
+    def __init__(
+        self,
+        guard: RequestGuard,
+        scope: ASGIScope,
+        cancel: CancelRequests,
+        makes: MakesDecoders | None = None,
+    ) -> None:
         self._guard = guard
         self._cancel = cancel
+        self._scope = scope
+        self._makes = makes
+        self._passing: Passing | None = None
         self._streaming = False
         self._later: asyncio.TimerHandle | None = None
         self.generators = Generators(guard.close_timeout)
@@ -66,8 +81,28 @@ class Existing:
 
         return told
 
+    def starts(self, message: Message, send: Send) -> Send:
+        """The response begins: what it is sent with from here on."""
+        open_streams = any(stream.sealed is None for stream in self._guard.streams)
+        if self._scope["method"] == "HEAD" or open_streams:
+            return send
+        self._passing = passing_of(
+            message, self._guard, self.unwinding, send, self._makes, self.cut_off
+        )
+        if self._passing is None:
+            return send
+        self.streams()
+        return self._passing.send
+
+    def failed(self, error: BaseException) -> None:
+        """The application ended with `error`."""
+        if self._passing is not None:
+            self._passing.failed(error)
+
     def sending(self, send: Send) -> Send:
-        """What the application's stream is sent with: known to be under way, and held once it is for nobody."""
+        """What the application's stream is sent with: known to be under way."""
+        if self._passing is not None:
+            return send
 
         async def told(message: Message) -> None:
             self.unwinding.sending += 1
@@ -108,6 +143,7 @@ class Existing:
 
     def cut_off(self) -> None:
         """The response's stream was ended by somebody else than its reader."""
+        self._guard.send_no_more()
         self.unwinding.begin(gently=False)
 
     def ended_by_us(self, error: BaseException) -> bool:
@@ -119,9 +155,16 @@ class Existing:
         if self._later is not None:
             self._later.cancel()
         self.unwinding.over()
-        if interrupted:
-            self._guard.keep(await finish(self.generators.close(host), self._guard.close_timeout))
-        self.generators.forget()
+        confirmed = not interrupted
+        try:
+            if interrupted:
+                closing = await finish(self.generators.close(host), self._guard.close_timeout)
+                confirmed = closing.done()
+                self._guard.keep(closing)
+        finally:
+            self.generators.forget()
+            if self._passing is not None:
+                self._passing.over(confirmed=confirmed)
 
     def _concerns_us(self) -> bool:
         if self._streaming or self._cancel == "all":

@@ -12,6 +12,7 @@ from streamguard_asgi.options import check_seconds
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
 from streamguard_asgi.socket_guard import SocketGuard
 from streamguard_core import Ledger, Pricer, UsageError, current_scope, use_scope
+from streamguard_core.decoding import MakesDecoders
 from streamguard_core.ledger import check_ledger
 from streamguard_core.price import check_pricer
 from streamguard_core.receive import DEFAULT_LIMIT
@@ -41,6 +42,9 @@ class StreamGuardMiddleware:
             streams (FastAPI itself never does that). `governed`: those with a session or a guarded
             provider call, and those that wait in a model's SDK; whatever else runs, a payment say,
             runs to its end as before. `all`, or `none`. A streaming response is ended in any case.
+        decoder: makes a decoder for a response that streams by itself, so that its chunks, finish and
+            usage are those of the provider's format that passes through: `StreamDecoder.auto`.
+            Without one the sends are counted as chunks.
 
     Raises:
         UsageError: when a bound or a time is not positive, `ledger` or `prices` is none, or
@@ -63,6 +67,7 @@ class StreamGuardMiddleware:
         shutdown_grace: float = 5.0,
         consumer_stall: float | None = None,
         cancel_requests: CancelRequests = "governed",
+        decoder: MakesDecoders | None = None,
     ) -> None:
         if buffer_limit < 1 or not shutdown_grace > 0:
             raise UsageError(
@@ -83,6 +88,7 @@ class StreamGuardMiddleware:
         self._shutdown_grace = shutdown_grace
         self._consumer_stall = consumer_stall
         self._cancel_requests = cancel_requests
+        self._decoder = decoder
         self._late: set[asyncio.Future[Any]] = set()
         """What outlives its request: streams under `grace` or a drain, coroutines of `on_receipt`."""
 
@@ -105,7 +111,7 @@ class StreamGuardMiddleware:
         host = asyncio.current_task()
         existing = None
         if scope["type"] == "http":
-            guard.existing = existing = Existing(guard, scope, self._cancel_requests)
+            guard.existing = existing = Existing(guard, scope, self._cancel_requests, self._decoder)
             watch_generators()
         with use_scope(guard):
             receiving: Receive = pump.receive

@@ -124,7 +124,15 @@ class RequestGuard(Scope):
             self._note(message)
         return self._send(message)
 
+    @property
+    def streams(self) -> tuple[StreamSession | RecordedStream, ...]:
+        """The streams of this request, in the order in which they were opened."""
+        return tuple(self._streams)
+
     def _note(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and self.existing and self.gone is None:
+            assert self._send is not None
+            self._send = self.existing.starts(message, self._send)
         if message["type"] == "http.response.body":
             if not message.get("more_body"):
                 # Before the send: a server may tell of the disconnect in the middle of it.
@@ -148,9 +156,13 @@ class RequestGuard(Scope):
         self.disconnected("the connection was closed")
         if self.existing is None or any(session.cause is None for session in self.sessions):
             return  # What lives on under its policy is read on; nothing of it is sent.
-        if self._send is not None:
-            self._send = self.existing.to_nobody(self._send)
+        self.send_no_more()
         self.existing.left(told=told or bool(self.sessions))
+
+    def send_no_more(self) -> None:
+        """What the application still sends goes nowhere."""
+        if self._send is not None and self.existing is not None:
+            self._send = self.existing.to_nobody(self._send)
 
     def abort(self, send: Send | None = None) -> None:
         """Break the connection off, where the server lets us: its reader will not empty it any more.
@@ -196,6 +208,8 @@ class RequestGuard(Scope):
         if isinstance(error, Exception):
             # A call that failed and waits for its retry gets none: its failure was the provider's.
             self.settle()
+        if self.existing is not None:
+            self.existing.failed(error)
         if self.gone is None:
             for stream in self._streams:
                 if stream.cause is None:

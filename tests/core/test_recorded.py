@@ -271,3 +271,20 @@ def test_a_scope_makes_them() -> None:
     (receipt,) = ledger.receipts
     assert (receipt.tags, receipt.max_tokens, receipt.provider) == ({"job": "nightly"}, 5, "p")
     assert [type(notice).__name__ for notice in seen] == ["Opened", "CutOff", "Sealed"]
+
+
+@pytest.mark.parametrize("close", ["confirmed", "unconfirmed"])
+def test_a_producer_that_closing_transports_does_not_end(close: str) -> None:
+    """The receipt waits for whoever ends an application's code, and says whether it was seen to end (G10)."""
+    stream = RecordedStream()
+    stream.held = True
+    stream.start()
+    stream.passed(2)
+    stream.disconnected("left")
+    assert stream.sealed is None
+    if close == "confirmed":
+        stream.ended()
+    else:
+        stream.unconfirmed()
+    assert stream.sealed is not None
+    assert (str(stream.sealed.close), stream.sealed.eos_delivered) == (close, False)

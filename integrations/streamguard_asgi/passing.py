@@ -1,0 +1,229 @@
+"""A stream that an application sends by itself: counted as it goes past, with a receipt of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from streamguard_asgi._starlette import Message, Send
+from streamguard_asgi.tally import Tally
+from streamguard_core import Cause
+from streamguard_core.decoding import MakesDecoders
+
+if TYPE_CHECKING:
+    from streamguard_asgi.request import RequestGuard
+    from streamguard_asgi.unwinding import Unwinding
+
+EVENTS: Final = "text/event-stream"
+_STREAMS: Final = frozenset(
+    (EVENTS, "application/x-ndjson", "application/jsonl", "application/x-jsonlines")
+)
+"""Whatever is sent as one of these is a stream."""
+_PERHAPS: Final = frozenset(("", "text/plain", "application/octet-stream"))
+"""What is sent as one of these is one if a decoder recognises it."""
+
+
+class Passing:
+    """One response of an application that goes past. What is sent counts once `send` has returned.
+
+    The stream is the session of its request: provider calls that begin while it is sent, through a
+    guarded transport, are its attempts, so that there is one receipt.
+
+    Args:
+        guard: of the request.
+        unwinding: of its application.
+        send: the server's.
+        tally: counts.
+        cut_off: called when the stream was ended by somebody else than its reader.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_cut_off",
+        "_guard",
+        "_loop",
+        "_seen",
+        "_send",
+        "_sent",
+        "_since",
+        "_stream",
+        "_tally",
+        "_thread",
+        "_timer",
+        "_unwinding",
+    )
+
+    def __init__(
+        self,
+        guard: RequestGuard,
+        unwinding: Unwinding,
+        send: Send,
+        tally: Tally,
+        cut_off: Callable[[], None],
+    ) -> None:
+        self._guard, self._unwinding, self._send, self._tally = guard, unwinding, send, tally
+        self._cut_off = cut_off
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._stream = guard.new_stream()
+        self._begun = False
+        self._sent = self._seen = 0
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """What is sent is a stream: it has a receipt from here on."""
+        guard, stream = self._guard, self._stream
+        if self._begun or guard.closed:
+            return
+        self._begun = True
+        stream.held = True
+        stream.catch_up = self._tell
+        stream.start()
+        stream.on_close(self._closed)
+        guard.add(stream)
+        guard.session = stream
+        if guard.consumer_stall is not None:
+            self._arm()
+
+    async def send(self, message: Message) -> None:
+        """What the application sends with."""
+        unwinding = self._unwinding
+        unwinding.sending += 1
+        try:
+            await self._send(message)
+        finally:
+            unwinding.sending -= 1
+            self._sent += 1
+        if message["type"] != "http.response.body":
+            return
+        if body := message.get("body"):
+            self._took(bytes(body))
+        if not message.get("more_body"):
+            self._complete()
+
+    def failed(self, error: BaseException) -> None:
+        """The application ended with `error`: it is what makes this stream."""
+        if self._begun and self._stream.cause is None and isinstance(error, Exception):
+            self._tell()
+            self._stream.ended(
+                Cause.PRODUCER_ERROR, f"the application raised {type(error).__name__}"
+            )
+
+    def over(self, *, confirmed: bool) -> None:
+        """The application has returned or raised.
+
+        Args:
+            confirmed: everything that it left behind has ended as well.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._begun:
+            return
+        if self._stream.cause is None:
+            self._tell()
+            self._stream.ended(Cause.TRUNCATED, "the application left its response unfinished")
+        elif confirmed:
+            self._stream.ended()
+        else:
+            self._stream.unconfirmed()
+        self._leave()
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _took(self, body: bytes) -> None:
+        chunks = self._tally.take(body)
+        if self._tally.recognised:
+            self.begin()
+        if self._begun:
+            self._stream.passed(chunks)
+
+    def _complete(self) -> None:
+        chunks = self._tally.close()
+        if self._tally.recognised:
+            self.begin()
+        if not self._begun:
+            return
+        self._stream.passed(chunks)
+        self._tell()
+        said = self._tally.said
+        if said is None or (said.error is None and said.whole):
+            self._stream.ended()
+        elif said.error is not None:
+            self._stream.ended(Cause.PRODUCER_ERROR, "the provider reported an error in its stream")
+        else:
+            self._stream.ended(Cause.TRUNCATED, "the stream has no terminal marker")
+        self._leave()
+
+    def _tell(self) -> None:
+        """What is known, before anybody ends the stream."""
+        self._stream.passed(self._tally.rest())
+        said = self._tally.said
+        if said is not None:
+            self._stream.finish(said.finish, said.usage)
+            self._stream.identify(model=said.model)
+
+    def _leave(self) -> None:
+        self._guard.discard(self._stream)
+        if self._guard.session is self._stream:
+            self._guard.session = None
+
+    def _closed(self) -> None:
+        """The cutoff has come; in whatever thread."""
+        if self._guard.gone is not None:
+            return
+        if threading.get_ident() == self._thread:
+            self._cut_off()
+        else:
+            self._loop.call_soon_threadsafe(self._cut_off)
+
+    def _arm(self) -> None:
+        if self._guard.consumer_stall is not None:
+            self._timer = self._loop.call_later(self._guard.consumer_stall / 4, self._look)
+
+    def _look(self) -> None:
+        """The timer: a `send` that has been under way since it looked last."""
+        now, stall = self._loop.time(), self._guard.consumer_stall
+        if self._sent != self._seen or not self._unwinding.sending:
+            self._seen, self._since = self._sent, now
+        elif stall is not None and now - self._since >= stall:
+            self._stream.terminate(Cause.CONSUMER_STALLED, "send() did not return in time")
+            self._guard.abort()
+            return
+        self._arm()
+
+
+def passing_of(
+    message: Message,
+    guard: RequestGuard,
+    unwinding: Unwinding,
+    send: Send,
+    makes: MakesDecoders | None,
+    cut_off: Callable[[], None],
+) -> Passing | None:
+    """What sees to the response that begins with `message`; None for one that is no stream.
+
+    Args:
+        message: its start.
+        guard: as for `Passing`.
+        unwinding: as for `Passing`.
+        send: as for `Passing`.
+        cut_off: as for `Passing`.
+        makes: makes the decoder, if there is any.
+    """
+    if not 200 <= message["status"] < 300:
+        return None
+    headers = {bytes(name).lower(): bytes(value) for name, value in message.get("headers", ())}
+    full = headers.get(b"content-type", b"").decode("latin-1")
+    kind = full.partition(";")[0].strip().lower()
+    perhaps = kind in _PERHAPS and makes is not None and b"content-length" not in headers
+    if kind not in _STREAMS and not perhaps:
+        return None
+    readable = makes is not None and b"content-encoding" not in headers
+    decoder = makes(content_type=full) if makes is not None and readable else None
+    passing = Passing(guard, unwinding, send, Tally(decoder, events=kind == EVENTS), cut_off)
+    if not perhaps:
+        passing.begin()
+    return passing
