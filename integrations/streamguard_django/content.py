@@ -77,6 +77,8 @@ class Content:
         body = self._form.end(End.of(session.cause, finish, committed, session.stream_id))
         if body is not None:
             return body
+        if self._scope.abandoned:
+            return b""
         if self._source is not None and self._source.error is not None:
             raise self._source.error
         raise CutOffError(

@@ -61,6 +61,8 @@ class RequestScope(Scope):
         """Called when a stream was cut off because its reader does not take what is sent."""
         self.over = False
         """The request has ended: Django has closed the response."""
+        self.abandoned = False
+        """The server has given the request up: nobody is left to be sent anything."""
         self._unwatch: Callable[[], None] | None = None
         self._late: set[asyncio.Future[Any]] = set()
 
@@ -110,6 +112,7 @@ class RequestScope(Scope):
 
     def interrupted(self, error: BaseException) -> None:
         """The request ended with `error`: whatever still runs was not ended by its reader (G14)."""
+        self.abandoned = True
         if self.gone is not None:
             return
         for stream in self._streams:
