@@ -62,6 +62,7 @@ from streamguard_core.receipt import (
 from streamguard_core.recorded import RecordedStream
 from streamguard_core.scope import Governed, Scope, current_scope, use_scope
 from streamguard_core.session import StreamSession
+from streamguard_core.shutdown import Shutdown
 from streamguard_core.statistics import Statistics
 from streamguard_core.sync_session import SyncStreamSession
 from streamguard_core.termination import OnClose, Termination, TerminationLookup
@@ -131,6 +132,7 @@ __all__ = [
     "Scope",
     "Sealed",
     "SessionOptions",
+    "Shutdown",
     "Signal",
     "State",
     "Statistics",

@@ -125,6 +125,11 @@ class SessionBase(SessionTerms):
         return self._sealed
 
     @property
+    def durable(self) -> Future[None] | None:
+        """Done when the ledger has the receipt; None before the seal, and without a ledger."""
+        return self._closing
+
+    @property
     def cause(self) -> Cause | None:
         """The terminal cause, once it is fixed."""
         signal = self._protocol.signal
@@ -203,6 +208,12 @@ class SessionBase(SessionTerms):
         False from a disconnect on, also while `grace` keeps the stream alive or a drain reads it on.
         """
         return self._protocol.live and self._protocol.consumer is not AWAY
+
+    def _end(self, cause: Cause, detail: str, now_ns: int) -> None:
+        """End now; a server that goes does not wait either for what is read on after its reader left."""
+        self._protocol.terminate(cause, detail, now_ns)
+        if cause is Cause.SHUTDOWN:
+            self._protocol.stop_draining(now_ns)
 
     def _perform(self) -> None:
         """Carry out what the protocol decided; the drivers say how."""

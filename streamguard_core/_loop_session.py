@@ -133,7 +133,7 @@ class LoopSession(SessionBase):
 
     def terminate(self, cause: Cause, detail: str = "") -> None:
         """End now, with authority, for `cause`. Safe from any thread, at any time, twice."""
-        self._apply(lambda now_ns: self._protocol.terminate(cause, detail, now_ns))
+        self._apply(lambda now_ns: self._end(cause, detail, now_ns))
 
     def disconnected(self, detail: str = "") -> None:
         """The reader's transport is gone: intent, which the policy turns into authority (G9)."""
@@ -149,7 +149,6 @@ class LoopSession(SessionBase):
         if grace > 0:
             await self._wait_sealed(grace)
         self.terminate(Cause.SHUTDOWN)
-        self._apply(self._protocol.stop_draining)
         # A reader that is parked takes its EOS in the next turns; one that is not reading is not waited for.
         await self._wait_sealed(min(0.05, self._protocol.deadlines.close))
         self._apply(self._protocol.leave)

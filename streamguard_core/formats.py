@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Final, Protocol
@@ -33,12 +34,20 @@ class End(msgspec.Struct, frozen=True):
     committed: int
     stream_id: str
     error: str | msgspec.UnsetType = msgspec.UNSET
+    retry: int | msgspec.UnsetType = msgspec.UNSET
+    """After how many milliseconds it is worth asking again: another process serves by then."""
 
     @classmethod
     def of(cls, cause: Cause, finish: str | None, committed: int, stream_id: str) -> End:
         """Say how a stream ended; completion and what the reader itself chose are no errors."""
         error = _ERRORS.get(cause.category, msgspec.UNSET)
-        return cls(str(cause), str(cause.category), finish, committed, stream_id, error)
+        retry = _retry(stream_id) if cause is Cause.SHUTDOWN else msgspec.UNSET
+        return cls(str(cause), str(cause.category), finish, committed, stream_id, error, retry)
+
+
+def _retry(stream_id: str) -> int:
+    """From one to three seconds, different for each stream: readers must not come back all at once."""
+    return 1000 + zlib.crc32(stream_id.encode()) % 2000
 
 
 class Format(Protocol):
@@ -74,8 +83,9 @@ class Events:
         return b"".join(map(self._number, batch))
 
     def end(self, end: End) -> bytes:
-        """The event `eos`."""
-        return b"event: eos\ndata: " + msgspec.json.encode(end) + b"\n\n"
+        """The event `eos`; with the field that tells an `EventSource` when to reconnect, where it should."""
+        retry = b"" if end.retry is msgspec.UNSET else b"retry: %d\n" % end.retry
+        return b"event: eos\n" + retry + b"data: " + msgspec.json.encode(end) + b"\n\n"
 
     def _number(self, chunk: AnyChunk) -> bytes:
         """The id is the resume point: how many chunks were committed up to and with this one."""

@@ -13,6 +13,7 @@ from streamguard_core.observers import Observer
 from streamguard_core.price import Pricer, check_pricer
 from streamguard_core.producers import Report
 from streamguard_core.recorded import RecordedStream
+from streamguard_core.shutdown import Shutdown
 from streamguard_core.termination import Termination
 
 
@@ -62,6 +63,8 @@ class Scope:
         """Why the reader is gone, once it is; whoever joins afterwards is ended at once."""
         self.ended: tuple[Cause, str] | None = None
         """What everything here was ended with; it holds for whoever joins afterwards, too."""
+        self.shutdown: Shutdown | None = None
+        """Who ends this scope when the process is told to go, where the adapter has one."""
 
     @property
     def closed(self) -> bool:

@@ -161,7 +161,7 @@ class SyncStreamSession(SessionBase):
 
     def terminate(self, cause: Cause, detail: str = "") -> None:
         """End now, with authority, for `cause`. Safe from any thread, at any time, twice."""
-        self._apply(lambda now_ns: self._protocol.terminate(cause, detail, now_ns))
+        self._apply(lambda now_ns: self._end(cause, detail, now_ns))
 
     def disconnected(self, detail: str = "") -> None:
         """The reader's transport is gone: intent, which the policy turns into authority (G9)."""

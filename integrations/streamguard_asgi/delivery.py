@@ -17,6 +17,9 @@ from streamguard_core.formats import End, Format
 _EARLY: Final = 0.001
 """How early a timer may come and still count as on time, in seconds."""
 
+_LAST_SEND: Final = 1.0
+"""How long after the cutoff a reader may take to take the rest when the server shuts down, in seconds."""
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 
@@ -44,6 +47,7 @@ class Delivery:
     __slots__ = (
         "_form",
         "_interrupted",
+        "_last",
         "_loop",
         "_phase",
         "_ping",
@@ -96,6 +100,8 @@ class Delivery:
         """The last message is on its way."""
         self.stalled = False
         """A `send` was given up on: what the server still holds will not be read."""
+        self._last: asyncio.TimerHandle | None = None
+        """Gives a reader up that does not take the end when the server shuts down."""
         self._watch: asyncio.Task[None] | None = None
         self.given_up: asyncio.Future[None] = self._loop.create_future()
         """Done when the reading is stuck in an iterator that ignored its cancellation until the seal."""
@@ -119,6 +125,8 @@ class Delivery:
     def host_cancelled(self, error: asyncio.CancelledError) -> None:
         """The task that waits for this response was cancelled, by its server or by a layer in between."""
         self._end_with(error)
+        if self._session.cause is Cause.SHUTDOWN and not self._phase % 2:
+            return  # The server waits a moment for what it cancels: the reader is told why.
         self.away = True
         if self._phase % 2 or self._session.cause is None:
             self._interrupt()
@@ -156,6 +164,8 @@ class Delivery:
             undo()
             if self._watch is not None:
                 self._watch.cancel()
+            if self._last is not None:
+                self._last.cancel()
             self._task = None
             self._stop_timer()
             # Only now, when it is said why: a reader that closes its iterator has left.
@@ -240,7 +250,15 @@ class Delivery:
         if self._session.cause is Cause.CONSUMER_STALLED and self._phase % 2:
             self.away = self.stalled = True
             self._interrupt()
+        elif self._session.cause is Cause.SHUTDOWN:
+            self._last = self._loop.call_later(_LAST_SEND, self._give_up_send)
         self._watch = self._loop.create_task(self._watch_seal(batches))
+
+    def _give_up_send(self) -> None:
+        """A server that shuts down does not wait for a reader that takes nothing."""
+        if self._phase % 2:
+            self.away = self.stalled = True
+            self._interrupt()
 
     async def _watch_seal(self, batches: AsyncGenerator[list[AnyChunk], None]) -> None:
         """Give the reading up when the session has given the iterator up that it is in."""

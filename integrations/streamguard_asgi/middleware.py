@@ -8,10 +8,11 @@ from typing import Any, Final, get_args
 from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
 from streamguard_asgi.existing import CancelRequests, Existing
 from streamguard_asgi.generators import watch_generators
+from streamguard_asgi.lifespan import live
 from streamguard_asgi.options import check_seconds
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
 from streamguard_asgi.socket_guard import SocketGuard
-from streamguard_core import Ledger, Pricer, UsageError, current_scope, use_scope
+from streamguard_core import Ledger, Pricer, Shutdown, UsageError, current_scope, use_scope
 from streamguard_core.decoding import MakesDecoders
 from streamguard_core.ledger import check_ledger
 from streamguard_core.price import check_pricer
@@ -45,6 +46,8 @@ class StreamGuardMiddleware:
         decoder: makes a decoder for a response that streams by itself, so that its chunks, finish and
             usage are those of the provider's format that passes through: `StreamDecoder.auto`.
             Without one the sends are counted as chunks.
+        shutdown: ends the streams in order when the process is told to go: a `Shutdown` of your own,
+            one with its defaults (True), or none (False: no signal handler is installed).
 
     Raises:
         UsageError: when a bound or a time is not positive, `ledger` or `prices` is none, or
@@ -68,6 +71,7 @@ class StreamGuardMiddleware:
         consumer_stall: float | None = None,
         cancel_requests: CancelRequests = "governed",
         decoder: MakesDecoders | None = None,
+        shutdown: Shutdown | bool = True,
     ) -> None:
         if buffer_limit < 1 or not shutdown_grace > 0:
             raise UsageError(
@@ -89,15 +93,25 @@ class StreamGuardMiddleware:
         self._consumer_stall = consumer_stall
         self._cancel_requests = cancel_requests
         self._decoder = decoder
+        self._shutdown = Shutdown() if shutdown is True else shutdown or None
+        self._has_served = False
         self._late: set[asyncio.Future[Any]] = set()
         """What outlives its request: streams under `grace` or a drain, coroutines of `on_receipt`."""
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Run the application under a guard of its own; `lifespan` and unknown scopes pass through untouched."""
+        """Run the application under a guard of its own; unknown scopes pass through untouched."""
+        if scope["type"] == "lifespan" and self._shutdown is not None:
+            await live(self.app, self._shutdown, scope, receive, send)
+            return
         kind = _GUARDS.get(scope["type"])
         if kind is None or _is_guarded(scope):
             await self.app(scope, receive, send)
             return
+        if not self._has_served:
+            self._has_served = True
+            if self._shutdown is not None:
+                # For servers without a lifespan, and those that set their handlers after it.
+                self._shutdown.install()
         guard = kind(
             ledger=self._ledger,
             prices=self._prices,
@@ -105,6 +119,7 @@ class StreamGuardMiddleware:
             close_timeout=self._shutdown_grace,
             late=self._late,
             consumer_stall=self._consumer_stall,
+            shutdown=self._shutdown,
         )
         pump = guard.connect(receive, send, self._buffer_limit)
         new_guard(scope, guard)
@@ -127,6 +142,7 @@ class StreamGuardMiddleware:
             finally:
                 try:
                     await guard.end(host)
+                    await guard.over_and_durable()
                 finally:
                     guard.over = True
                     guard.disconnect()

@@ -8,6 +8,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future as ConcurrentFuture
 from typing import Any
 
 from streamguard_asgi._starlette import ASGIScope, Message, Receive, Send
@@ -17,6 +18,7 @@ from streamguard_asgi.generators import Generators
 from streamguard_asgi.shielding import cause_of, finish
 from streamguard_asgi.socket_pump import SocketPump
 from streamguard_core import (
+    Cause,
     Governed,
     Ledger,
     Notice,
@@ -25,10 +27,12 @@ from streamguard_core import (
     RecordedStream,
     Scope,
     Sealed,
+    Shutdown,
     StreamSession,
     current_scope,
 )
 from streamguard_core.receive import DEFAULT_LIMIT, ReceivePump
+from streamguard_core.shutdown import DETAIL
 
 logger = logging.getLogger("streamguard")
 
@@ -48,6 +52,7 @@ class RequestGuard(Scope):
             seconds.
         late: where tasks are kept that outlive the request; asyncio itself would forget them.
         consumer_stall: how long a `send` may stay blocked where a response does not say so itself.
+        shutdown: who ends this request's streams when the process is told to go.
 
     Example:
         >>> async def endpoint(request):  # doctest: +SKIP
@@ -63,8 +68,10 @@ class RequestGuard(Scope):
         close_timeout: float = 5.0,
         late: set[asyncio.Future[Any]] | None = None,
         consumer_stall: float | None = None,
+        shutdown: Shutdown | None = None,
     ) -> None:
         super().__init__(ledger=ledger, prices=prices, observers=(self._noticed,))
+        self.shutdown = shutdown
         self.sessions: list[StreamSession] = []
         self._streams: list[StreamSession | RecordedStream] = []
         self.responded = False
@@ -85,6 +92,8 @@ class RequestGuard(Scope):
         """A session or a provider call was under this guard."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self.host = asyncio.current_task()
+        """The task in which the server runs this request."""
 
     @property
     def generators(self) -> Generators | None:
@@ -152,6 +161,8 @@ class RequestGuard(Scope):
     def _left(self) -> None:
         if self.responded:
             return
+        if self.shutdown is not None and self.shutdown.claims_disconnects:
+            self.terminate(Cause.SHUTDOWN, DETAIL)
         told = isinstance(self._pump, ReceivePump) and self._pump.listened
         self.disconnected("the connection was closed")
         if self.existing is None or any(session.cause is None for session in self.sessions):
@@ -182,6 +193,8 @@ class RequestGuard(Scope):
             self.sessions.append(member)
             self._unreported.append(member)
         if isinstance(member, StreamSession | RecordedStream):
+            if self.shutdown is not None and not self._streams:
+                self.shutdown.add(self)
             self._streams.append(member)
         self.touched = True
         super().add(member)
@@ -240,6 +253,18 @@ class RequestGuard(Scope):
             for session in chosen:
                 self._report(session)
 
+    async def over_and_durable(self) -> None:
+        """The request is over. A process that goes does not leave before its receipts are kept."""
+        shutdown = self.shutdown
+        if shutdown is None or not self._streams:
+            return
+        for stream in self._streams:
+            shutdown.hold(stream)
+        shutdown.discard(self)
+        if shutdown.begun:
+            pending = [each.durable for each in self._streams if each.durable is not None]
+            await finish(_until_durable(pending), self.close_timeout)
+
     def _report(self, session: StreamSession) -> None:
         if session not in self._unreported:
             return
@@ -252,6 +277,8 @@ class RequestGuard(Scope):
 
     async def _report_late(self, session: StreamSession) -> None:
         await _until_sealed(session)
+        if self.shutdown is not None:
+            self.shutdown.discard(session)
         if session.sealed is not None:
             self._sealed(session, session.sealed)
 
@@ -329,3 +356,8 @@ async def _until_sealed(session: StreamSession) -> None:
         await session.receipt()
     except Exception as error:  # noqa: BLE001 - see above
         logger.error("stream %s: its receipt raised %s", session.stream_id, type(error).__name__)
+
+
+async def _until_durable(pending: list[ConcurrentFuture[None]]) -> None:
+    """What could not be written was logged when it failed."""
+    await asyncio.gather(*map(asyncio.wrap_future, pending), return_exceptions=True)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from streamguard_asgi._starlette import CancelScope
-from streamguard_core import Cause
+from streamguard_core import Cause, current_scope
+
+_UVICORN: Final = "timeout graceful shutdown exceeded"
+"""What uvicorn's message says. Messages of others may quote paths, in which shorter words occur."""
 
 
 async def finish(work: Awaitable[object], seconds: float) -> asyncio.Future[object]:
@@ -60,9 +64,24 @@ async def attend(
 def cause_of(error: BaseException) -> Cause:
     """Whose doing it is that an application's task ended with `error` while a stream was open (G14).
 
-    Nobody says who cancels a task; uvicorn's message at the end of its graceful shutdown does.
+    Nobody says who cancels a task. It is the server, shutting down, after the signal; when the message
+    is uvicorn's at the end of its graceful shutdown; and when hypercorn cancels a request, which it
+    does for no other reason (its workers get no signal).
     """
     if not isinstance(error, asyncio.CancelledError):
         return Cause.CONSUMER_ERROR
-    said = " ".join(str(argument) for argument in error.args)
-    return Cause.SHUTDOWN if "shutdown" in said else Cause.OPERATOR_CANCEL
+    scope = current_scope()
+    told = scope is not None and scope.shutdown is not None and scope.shutdown.begun
+    said = any(_UVICORN in str(argument) for argument in error.args)
+    if told or said or _is_cancelled_by("hypercorn", getattr(scope, "host", None)):
+        return Cause.SHUTDOWN
+    return Cause.OPERATOR_CANCEL
+
+
+def _is_cancelled_by(server: str, host: asyncio.Task[object] | None) -> bool:
+    """Whether the task in which a server runs a request is cancelled, and is one of that server's."""
+    if host is None or not host.cancelling():
+        return False
+    frame = getattr(host.get_coro(), "cr_frame", None)
+    name = "" if frame is None else str(frame.f_globals.get("__name__"))
+    return name.partition(".")[0] == server

@@ -33,14 +33,14 @@ from .driver import Engine, Server, causes, eventually
 
 @pytest.mark.parametrize("kind", ["lifespan", "other"])
 async def test_other_scopes_pass_through_untouched(kind: str) -> None:
-    """P51: what is neither http nor a WebSocket gets the server's own scope, `receive` and `send`."""
+    """P51: what is neither http nor a WebSocket gets the server's own; the lifespan if no handler is installed."""
     seen: list[Any] = []
 
     async def app(*arguments: Any) -> None:
         seen.extend(arguments)
 
     arguments: list[Any] = [{"type": kind}, object(), object()]
-    await StreamGuardMiddleware(app)(*arguments)
+    await StreamGuardMiddleware(app, shutdown=False)(*arguments)
     assert all(one is other for one, other in zip(seen, arguments, strict=True))
     assert seen[0] == {"type": kind}
 

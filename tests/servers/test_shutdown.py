@@ -1,0 +1,249 @@
+"""A deploy: SIGTERM and SIGKILL with live streams under every real server, and what the ledger says then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamguard_ledger import SQLiteLedger, read_receipts, read_records, verify
+from streamguard_testing import RawClient, ServerProcess
+
+from .serving import ASGI, SERVERS, Server, alive, answers, children, serve, until
+
+pytestmark = pytest.mark.servers
+
+STREAMS = 300
+GRACE = 20.0
+"""What each server is given for its graceful shutdown; a server that waits for streams uses it up."""
+PATIENCE = 60.0
+
+TOLD = [each for each in ASGI if each.name != "hypercorn"]
+"""Those whose serving process gets the signal."""
+
+
+@contextlib.asynccontextmanager
+async def readers(
+    server: ServerProcess, count: int, path: str = "/stream"
+) -> AsyncIterator[list[RawClient]]:
+    """That many readers of endless streams, each of which has read something."""
+    async with contextlib.AsyncExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            client = await RawClient.open(server.url, path=path, timeout=PATIENCE)
+            clients.append(await stack.enter_async_context(client))
+        for client in clients:
+            assert len(await client.read_until(3)) == 3
+        yield clients
+
+
+async def rest(clients: list[RawClient]) -> list[bytes]:
+    """What each reader still gets."""
+    return await asyncio.gather(*(client.read_to_end() for client in clients))
+
+
+async def gone(server: ServerProcess) -> int:
+    """The exit code."""
+    return await asyncio.to_thread(server.wait, PATIENCE)
+
+
+def receipts(folder: Path) -> list[dict[str, Any]]:
+    """The receipts, as the ledger has them."""
+    return list(read_receipts(folder))
+
+
+async def unguarded(server: Server, *options: str) -> int:
+    """The exit code of the same server without StreamGuard and without streams."""
+    with serve(server, "guarded:app", *options, env={"GUARD": "off"}, grace=GRACE) as running:
+        await answers(running)
+        running.send_signal(signal.SIGTERM)
+        return await gone(running)
+
+
+@pytest.mark.parametrize("server", TOLD, ids=str)
+async def test_sigterm_seals_every_stream(server: Server, tmp_path: Path) -> None:
+    """300 live streams: receipts of category `shutdown`, an `eos` that says when to come back, the exit code."""
+    expected = await unguarded(server)
+    env = {"LEDGER": str(tmp_path)}
+    with serve(server, "guarded:app", env=env, grace=GRACE) as running:
+        await answers(running)
+        async with readers(running, STREAMS) as clients:
+            running.send_signal(signal.SIGTERM)
+            ends = await rest(clients)
+            assert await gone(running) == expected
+    # Before anybody recovers anything: what stands there was written by the process that went.
+    written = receipts(tmp_path)
+    assert Counter((one["cause"], one["sealed"]) for one in written) == {
+        ("SHUTDOWN", True): STREAMS
+    }
+    assert len({one["stream_id"] for one in written}) == STREAMS
+    for end in ends:
+        last = end.rpartition(b"event: eos\n")[2]
+        assert last.startswith(b"retry: ")
+        assert b'"category":"shutdown"' in last
+    assert not verify(tmp_path).problems
+
+
+@pytest.mark.parametrize("server", ASGI, ids=str)
+async def test_without_streams_nothing_changes(server: Server, tmp_path: Path) -> None:
+    """P20: with nothing to end the server goes with the exit code that it has without StreamGuard."""
+    expected = await unguarded(server)
+    with serve(server, "guarded:app", env={"LEDGER": str(tmp_path)}, grace=GRACE) as running:
+        await answers(running)
+        running.send_signal(signal.SIGTERM)
+        assert await gone(running) == expected
+
+
+async def kill(server: ServerProcess) -> None:
+    """SIGKILL the server with all its workers, and wait until none of them holds anything."""
+    workers = children(server.pid)
+    os.killpg(server.pid, signal.SIGKILL)
+    await gone(server)
+    await until(lambda: not any(map(alive, workers)), "the workers to be gone")
+
+
+async def recovered(folder: Path) -> Counter[str]:
+    """How many streams have which cause after two starts of the ledger; each stream has one receipt."""
+    for _ in range(2):
+        SQLiteLedger(folder).close()
+    closes = [one for one in read_records(folder) if one.data["kind"] == "CLOSE"]
+    found = receipts(folder)
+    assert len(closes) == len(found)
+    assert verify(folder).ok
+    return Counter(one["cause"] for one in found)
+
+
+@pytest.mark.parametrize("server", ASGI, ids=str)
+async def test_sigkill_is_recovered_once(server: Server, tmp_path: Path) -> None:
+    """P18: a process that is killed writes nothing; the next start closes each of its streams as CRASHED, once."""
+    with serve(server, "guarded:app", env={"LEDGER": str(tmp_path)}) as running:
+        await answers(running)
+        async with readers(running, 20):
+            await kill(running)
+    assert [one["sealed"] for one in receipts(tmp_path)] == [False] * 20
+    assert await recovered(tmp_path) == {"CRASHED": 20}
+
+
+KILLS = ["granian", "gunicorn-asgi", "gunicorn-uvicorn"]
+"""Servers that kill their workers at the deadline."""
+
+
+@pytest.mark.parametrize("name", KILLS)
+async def test_a_deadline_before_the_grace_is_a_kill(name: str, tmp_path: Path) -> None:
+    """A server that kills its worker at a deadline below the grace leaves OPEN records, which tell the truth."""
+    server, env = SERVERS[name], {"LEDGER": str(tmp_path), "GRACE": "60"}
+    with serve(server, "guarded:app", env=env, grace=1) as running:
+        await answers(running)
+        async with readers(running, 5):
+            running.send_signal(signal.SIGTERM)
+            await gone(running)
+    assert await recovered(tmp_path) == {"CRASHED": 5}
+
+
+@pytest.mark.parametrize("server", TOLD[:2], ids=str)
+async def test_the_lifespan_alone_comes_too_late(server: Server, tmp_path: Path) -> None:
+    """P22: without the signal handler the server waits for its streams, and says `lifespan.shutdown` to nobody."""
+    env = {"LEDGER": str(tmp_path), "SIGNALS": "off"}
+    with serve(server, "guarded:app", env=env) as running:
+        await answers(running)
+        async with readers(running, 1) as clients:
+            running.send_signal(signal.SIGTERM)
+            await until(lambda: "Waiting for connections" in running.output(), "the server to wait")
+            assert len(await clients[0].read_until(5)) == 5
+            assert [one["sealed"] for one in receipts(tmp_path)] == [False]
+
+
+@pytest.mark.parametrize("server", [each for each in TOLD if each.name != "daphne"], ids=str)
+async def test_what_completes_within_the_grace_is_complete(server: Server, tmp_path: Path) -> None:
+    """`grace` lets short answers complete, and cuts the others when it is over; daphne cancels both at once."""
+    expected = await unguarded(server)
+    env = {"LEDGER": str(tmp_path), "GRACE": "4"}
+    with serve(server, "guarded:app", env=env, grace=GRACE) as running:
+        await answers(running)
+        async with readers(running, 2) as endless, readers(running, 2, "/short") as short:
+            running.send_signal(signal.SIGTERM)
+            texts = await rest(short)
+            await rest(endless)
+            assert await gone(running) == expected
+    assert all(b'"cause":"COMPLETED"' in text for text in texts)
+    assert Counter(one["cause"] for one in receipts(tmp_path)) == {"COMPLETED": 2, "SHUTDOWN": 2}
+
+
+@pytest.mark.parametrize("server", TOLD, ids=str)
+async def test_a_reader_that_takes_nothing_does_not_hold_the_server(
+    server: Server, tmp_path: Path
+) -> None:
+    """A `send` that is blocked by a frozen reader is given up; granian alone waits for what it holds itself."""
+    if server.name == "daphne":
+        pytest.skip("daphne takes everything without limit: a send of its never blocks")
+    env, grace = {"LEDGER": str(tmp_path)}, 4 if server.name == "granian" else None
+    with serve(server, "guarded:app", env=env, grace=grace) as running:
+        await answers(running)
+        client = await RawClient.open(running.url, path="/big", receive_buffer=4096)
+        async with client:
+            assert await client.read_head() == 200
+            await until(lambda: receipts(tmp_path), "the stream to be open")
+            await asyncio.sleep(
+                1.5
+            )  # until nothing moves any more: nobody can see that from outside
+            running.send_signal(signal.SIGTERM)
+            await gone(running)
+    (receipt,) = receipts(tmp_path)
+    assert (receipt["cause"], receipt["sealed"]) == ("SHUTDOWN", True)
+
+
+@pytest.mark.parametrize("server", TOLD, ids=str)
+async def test_what_is_read_on_for_nobody_is_not_waited_for(server: Server, tmp_path: Path) -> None:
+    """A stream whose reader has left and that is drained is sealed at the signal, for the cause that it had."""
+    expected = await unguarded(server)
+    with serve(server, "guarded:app", env={"LEDGER": str(tmp_path)}, grace=GRACE) as running:
+        await answers(running)
+        async with readers(running, 3, "/drain") as clients:
+            for client in clients:
+                client.leave()
+        async with readers(running, 1):
+            running.send_signal(signal.SIGTERM)
+            assert await gone(running) == expected
+    causes = Counter((one["cause"], one["sealed"]) for one in receipts(tmp_path))
+    assert causes == {("CLIENT_DISCONNECT", True): 3, ("SHUTDOWN", True): 1}
+
+
+async def test_hypercorn_tells_its_worker_late(tmp_path: Path) -> None:
+    """Its worker gets no signal: the streams are cancelled at the server's deadline, and that is a shutdown, too.
+
+    From Python 3.12.1 on it waits for its connections instead, for ever (hypercorn#308).
+    """
+    if sys.version_info >= (3, 12, 1):
+        pytest.skip("hypercorn#308: the worker never ends while a stream is open")
+    server = SERVERS["hypercorn"]
+    with serve(server, "guarded:app", env={"LEDGER": str(tmp_path)}, grace=1) as running:
+        await answers(running)
+        async with readers(running, 20) as clients:
+            running.send_signal(signal.SIGTERM)
+            ends = await rest(clients)
+            assert await gone(running) == 0
+    assert all(b'"category":"shutdown"' in end for end in ends)
+    causes = Counter((one["cause"], one["sealed"]) for one in receipts(tmp_path))
+    assert causes == {("SHUTDOWN", True): 20}
+
+
+async def test_hypercorn_without_a_worker_of_its_own_is_told(tmp_path: Path) -> None:
+    """With `--workers 0` the process that serves is the one that gets the signal."""
+    server = SERVERS["hypercorn"]
+    env = {"LEDGER": str(tmp_path)}
+    with serve(server, "guarded:app", "--workers", "0", env=env, grace=GRACE) as running:
+        await answers(running)
+        async with readers(running, STREAMS) as clients:
+            running.send_signal(signal.SIGTERM)
+            await rest(clients)
+            assert await gone(running) == 0
+    causes = Counter((one["cause"], one["sealed"]) for one in receipts(tmp_path))
+    assert causes == {("SHUTDOWN", True): STREAMS}
