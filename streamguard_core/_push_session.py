@@ -189,7 +189,7 @@ class PushSession(BatchSession):
 
     def _push_reader_left(self, detail: str) -> None:
         """What was handed over and not taken stays committed: a reader that comes back gets it again."""
-        self._place = None
+        self._place, self._handed = None, 0
         self._apply(lambda now_ns: self._intend(detail, now_ns))
 
     def _hand_eos(self) -> None:

@@ -69,13 +69,16 @@ class Events:
 
     Args:
         first_id: number the events with commit offsets from here on; None for events without ids.
+        prefix: stands before each number, and names the stream (`ResumePoint.prefix`); then the end
+            has an id as well, with which a reader that has everything says so.
     """
 
     media_type = "text/event-stream"
     ping = sse.PING
 
-    def __init__(self, first_id: int | None = None) -> None:
+    def __init__(self, first_id: int | None = None, prefix: str = "") -> None:
         self._offset = first_id or 0
+        self._prefix = prefix
         # Called per batch: without ids there is nothing to do but to encode.
         self.encode = sse.encode_batch if first_id is None else self._encode_numbered
 
@@ -84,13 +87,17 @@ class Events:
 
     def end(self, end: End) -> bytes:
         """The event `eos`; with the field that tells an `EventSource` when to reconnect, where it should."""
-        retry = b"" if end.retry is msgspec.UNSET else b"retry: %d\n" % end.retry
-        return b"event: eos\n" + retry + b"data: " + msgspec.json.encode(end) + b"\n\n"
+        if end.retry is not msgspec.UNSET:
+            again = b"retry: %d\n" % end.retry
+        else:
+            # Who is not to come back says with this id that it has everything.
+            again = f"id: {self._prefix}end\n".encode() if self._prefix else b""
+        return b"event: eos\n" + again + b"data: " + msgspec.json.encode(end) + b"\n\n"
 
     def _number(self, chunk: AnyChunk) -> bytes:
         """The id is the resume point: how many chunks were committed up to and with this one."""
         self._offset += 1
-        return sse.encode_chunk(chunk, str(self._offset))
+        return sse.encode_chunk(chunk, f"{self._prefix}{self._offset}")
 
 
 class Lines:

@@ -11,6 +11,7 @@ try:
     from starlette.endpoints import HTTPEndpoint
     from starlette.requests import Request
     from starlette.responses import Response, StreamingResponse
+    from starlette.routing import Route, Router
     from starlette.types import ASGIApp, Message, Receive, Send
     from starlette.types import Scope as ASGIScope
     from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -27,6 +28,8 @@ __all__ = [
     "Receive",
     "Request",
     "Response",
+    "Route",
+    "Router",
     "Send",
     "StreamingResponse",
     "WebSocket",

@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from streamguard_asgi._starlette import Message, Send
 from streamguard_asgi.shielding import cause_of
@@ -21,6 +21,13 @@ _LAST_SEND: Final = 1.0
 """How long after the cutoff a reader may take to take the rest when the server shuts down, in seconds."""
 
 RawHeaders = list[tuple[bytes, bytes]]
+
+
+class Times(TypedDict):
+    """The times that a `Delivery` keeps."""
+
+    ping: float | None
+    consumer_stall: float | None
 
 
 class Delivery:
@@ -42,13 +49,17 @@ class Delivery:
         ping: longest silence in seconds before a keep-alive; None for none.
         consumer_stall: longest time a `send` may stay blocked, in seconds; None for as long as the
             server lets it.
+        opening: sent before the first chunk.
+        begun: the stream was answered before, on another connection: its status has been said.
     """
 
     __slots__ = (
+        "_begun",
         "_form",
         "_interrupted",
         "_last",
         "_loop",
+        "_opening",
         "_phase",
         "_ping",
         "_ping_began",
@@ -66,6 +77,7 @@ class Delivery:
         "complete",
         "given_up",
         "stalled",
+        "superseded",
     )
 
     def __init__(
@@ -76,8 +88,12 @@ class Delivery:
         *,
         ping: float | None,
         consumer_stall: float | None,
+        opening: bytes = b"",
+        begun: bool = False,
     ) -> None:
         self._session = session
+        self._opening = opening
+        self._begun = begun
         self._form = form
         self._send = send
         self._ping_every = ping if form.ping else None
@@ -102,6 +118,8 @@ class Delivery:
         """A `send` was given up on: what the server still holds will not be read."""
         self._last: asyncio.TimerHandle | None = None
         """Gives a reader up that does not take the end when the server shuts down."""
+        self.superseded = False
+        """Another connection reads the stream now."""
         self._watch: asyncio.Task[None] | None = None
         self.given_up: asyncio.Future[None] = self._loop.create_future()
         """Done when the reading is stuck in an iterator that ignored its cancellation until the seal."""
@@ -131,8 +149,19 @@ class Delivery:
         if self._phase % 2 or self._session.cause is None:
             self._interrupt()
 
+    def supersede(self) -> None:
+        """Another connection reads the stream from now on; the session goes on."""
+        if not self.away:
+            self.away = self.superseded = True
+        self._interrupt()
+
     def terminate(self, cause: Cause, detail: str = "") -> None:
         """The session is told by itself, and ends the reading."""
+
+    @property
+    def begun(self) -> bool:
+        """The head of this response was sent."""
+        return self._phase > 1
 
     # -- the life of a response --------------------------------------------------------------------
 
@@ -180,10 +209,13 @@ class Delivery:
 
     async def _send_head(self, status: int, headers: RawHeaders) -> None:
         cause = self._session.cause
-        if cause is not None and status == 200:
+        if cause is not None and status == 200 and not self._begun:
             status = _STATUS.get(str(cause.category), status)
         await self._sent({"type": "http.response.start", "status": status, "headers": headers})
         self._arm()
+        if opening := self._opening:
+            self._opening = b""
+            await self._sent({"type": "http.response.body", "body": opening, "more_body": True})
 
     async def _send_chunks(self, batches: AsyncIterator[list[AnyChunk]]) -> None:
         send, encode, phase = self._send, self._form.encode, self._phase

@@ -84,7 +84,7 @@ class Existing:
     def starts(self, message: Message, send: Send) -> Send:
         """The response begins: what it is sent with from here on."""
         open_streams = any(stream.sealed is None for stream in self._guard.streams)
-        if self._scope["method"] == "HEAD" or open_streams:
+        if self._scope["method"] == "HEAD" or open_streams or self._guard.continues:
             return send
         self._passing = passing_of(
             message, self._guard, self.unwinding, send, self._makes, self.cut_off

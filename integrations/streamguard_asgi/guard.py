@@ -12,8 +12,10 @@ from streamguard_asgi._starlette import HTTPEndpoint, Request, run_in_threadpool
 from streamguard_asgi.endpoints import Kind, kind_of, publish, return_annotation, take_request
 from streamguard_asgi.options import RESPONSE_KEYS, StreamOptions
 from streamguard_asgi.producing import discard, discard_later, is_producer
+from streamguard_asgi.reconnect import last_event_id
 from streamguard_asgi.request import RequestGuard, guard_in, new_guard
 from streamguard_asgi.response import GuardedResponse, is_streaming
+from streamguard_asgi.resume import Resume
 from streamguard_asgi.shielding import cause_of
 from streamguard_core import (
     Cause,
@@ -113,6 +115,9 @@ class _Call:
         self._of_response = {key: plain[key] for key in plain.keys() & RESPONSE_KEYS}
         self._of_session = {key: plain[key] for key in plain.keys() - RESPONSE_KEYS}
         self._has_own_session = _returns_session(endpoint)
+        self._resume: Resume | None = plain.get("resume")
+        if self._resume is not None:
+            self._resume.check(self._of_session)
         # What is out of range is said where it was written, not at the first request.
         StreamSession(None, **self._of_session)
         self.response(None)
@@ -125,11 +130,16 @@ class _Call:
         self, request: Request | None, arguments: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Any:
         """Open the stream, call the endpoint, and return what is to be sent."""
+        resume = self._resumes(request)
+        if request is not None and resume is not None and last_event_id(request.scope):
+            return self.response(
+                None
+            )  # It continues a stream, and the endpoint is not called again.
         guard = _guard_of(request)
         with contextlib.nullcontext() if current_scope() is guard else use_scope(guard):
             if self._has_own_session:
                 return self._own(await self._called(arguments, keywords))
-            session = self._open(guard)
+            session = self._open(guard, resume)
             try:
                 await guard.watched()
                 await session.opened()
@@ -146,8 +156,16 @@ class _Call:
                 await guard.close(session)
                 raise
 
-    def _open(self, guard: RequestGuard) -> StreamSession:
-        usual = {"ledger": guard.ledger, "prices": guard.prices}
+    def _resumes(self, request: Request | None) -> Resume | None:
+        """What keeps this request's stream, if anything does."""
+        if self._resume is None or request is None:
+            return None
+        return self.response(None).resumes(request.scope)
+
+    def _open(self, guard: RequestGuard, resume: Resume | None) -> StreamSession:
+        usual: dict[str, Any] = {"ledger": guard.ledger, "prices": guard.prices}
+        if resume is not None:
+            usual["on_disconnect"] = resume.policy
         session = StreamSession(None, **(usual | self._of_session))
         guard.add(session)
         guard.session = session
@@ -187,8 +205,14 @@ class _Call:
             await discard(result)
             return self.response(session)
         if isinstance(result, GuardedResponse) and not isinstance(result.content, StreamSession):
-            return result.carry(session)
+            return result.carry(session, self._resume)
         if is_streaming(result):
+            if self._resume is not None:
+                await discard(result)
+                raise UsageError(
+                    f"guard_stream(resume=...) is over an endpoint that returned a {type(result).__name__}, whose"
+                    " bytes cannot be numbered; return the iterator itself"
+                )
             return GuardedResponse.taking_over(result, **self._of_response).carry(session)
         if is_producer(result) and not isinstance(result, StreamSession):
             session.attach(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import streamguard_core
+from streamguard_asgi.resume import Resume
 from streamguard_core import UsageError
 
 
@@ -23,6 +24,8 @@ class StreamOptions(SessionOptions, total=False):
             stream is cut off as `CONSUMER_STALLED`. None for the middleware's, `math.inf` for as
             long as the server lets it.
         ids: number the events with commit offsets.
+        resume: keep the stream for a reader who loses its connection, and continue it there when it
+            reconnects with `Last-Event-ID`. Only server-sent events can be resumed.
         media_type: the format, whatever the reader accepts: `text/event-stream`,
             `application/x-ndjson`, `text/plain`; anything else is passed on as the bytes that the
             producer makes.
@@ -31,10 +34,11 @@ class StreamOptions(SessionOptions, total=False):
     ping: float | None
     consumer_stall: float | None
     ids: bool
+    resume: Resume | None
     media_type: str | None
 
 
-RESPONSE_KEYS: Final = frozenset(("ping", "consumer_stall", "ids", "media_type"))
+RESPONSE_KEYS: Final = frozenset(("ping", "consumer_stall", "ids", "media_type", "resume"))
 """Those of `StreamOptions` that are the response's, not the session's."""
 
 

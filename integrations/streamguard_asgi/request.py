@@ -76,6 +76,8 @@ class RequestGuard(Scope):
         self._streams: list[StreamSession | RecordedStream] = []
         self.responded = False
         """The response is complete: what happens to the connection now is no disconnect."""
+        self.continues = False
+        """It answers with a stream that another request has opened, and that has its receipt there."""
         self.over = False
         """The request has ended; a task that it left behind must not stream under it."""
         self._on_receipt = on_receipt
@@ -264,6 +266,13 @@ class RequestGuard(Scope):
         if shutdown.begun:
             pending = [each.durable for each in self._streams if each.durable is not None]
             await finish(_until_durable(pending), self.close_timeout)
+
+    def release(self, session: StreamSession) -> None:
+        """It lives on without this request; it is reported when it is sealed."""
+        self.discard(session)
+        if session in self.sessions:
+            self.sessions.remove(session)
+        self._report(session)
 
     def _report(self, session: StreamSession) -> None:
         if session not in self._unreported:

@@ -10,17 +10,28 @@ from streamguard_asgi._starlette import (
     ASGIScope,
     BackgroundTask,
     Receive,
+    Request,
     Response,
     Send,
     StreamingResponse,
 )
-from streamguard_asgi.delivery import Delivery, RawHeaders
+from streamguard_asgi.delivery import Delivery, RawHeaders, Times
 from streamguard_asgi.options import SessionOptions, check_seconds
 from streamguard_asgi.producing import Mapped, close_producer, producer_of
+from streamguard_asgi.reconnect import (
+    kept_by,
+    last_event_id,
+    refused,
+    serve_kept,
+    take_over,
+    wanted,
+)
 from streamguard_asgi.request import RequestGuard, guard_in, new_guard
+from streamguard_asgi.resume import Resume
 from streamguard_asgi.shielding import attend
 from streamguard_core import StreamSession, UsageError, current_scope, use_scope
 from streamguard_core.formats import Events, Format, Lines, Raw, Text, choose
+from streamguard_core.replay import ResumeError
 from streamguard_core.sse import PING
 
 DEFAULT_PING: Final = 15.0
@@ -51,6 +62,7 @@ class GuardedResponse(Response):
         ping: see `StreamOptions`.
         consumer_stall: see `StreamOptions`.
         ids: see `StreamOptions`.
+        resume: see `StreamOptions`; `content` is closed unread where a stream is continued.
         session: what the session is built with, if `content` is not one.
 
     Raises:
@@ -78,9 +90,12 @@ class GuardedResponse(Response):
         ping: float | None = DEFAULT_PING,
         consumer_stall: float | None = None,
         ids: bool = False,
+        resume: Resume | None = None,
         **session: Unpack[SessionOptions],
     ) -> None:
         check_seconds(ping=ping, consumer_stall=consumer_stall)
+        if resume is not None and not isinstance(content, StreamSession):
+            resume.check(dict(session))
         if isinstance(content, StreamSession) and session:
             raise UsageError(
                 f"{', '.join(session)} were given for a session that is built already; give them to it"
@@ -89,6 +104,7 @@ class GuardedResponse(Response):
         self._options = session
         self._form: Format | None = None if media_type is None else _form(media_type, ids)
         self._ids = ids
+        self._resume = resume
         self._ping = ping
         self._consumer_stall = consumer_stall
         self.status_code = status_code
@@ -111,8 +127,9 @@ class GuardedResponse(Response):
         guarded.raw_headers = response.raw_headers
         return guarded
 
-    def carry(self, session: StreamSession) -> GuardedResponse:
+    def carry(self, session: StreamSession, resume: Resume | None = None) -> GuardedResponse:
         """Stream through `session`, which was opened before the producer was there."""
+        self._resume = self._resume or resume
         if self._options:
             raise UsageError(
                 f"{', '.join(self._options)} were given to a GuardedResponse under guard_stream, which has opened"
@@ -134,14 +151,24 @@ class GuardedResponse(Response):
             raise UsageError(
                 f"GuardedResponse was called for a {scope['type']} scope; it answers http only"
             )
-        form = self._form or choose(_accepted(scope), 0 if self._ids else None)
+        form = self._form_for(scope)
         if scope["method"] == "HEAD":
             await self._answer_head(form, send)
         else:
             guard = guard_in(scope) or new_guard(scope, RequestGuard())
-            await self._stream(guard, form, receive, send)
+            if (resume := self.resumes(scope)) is None:
+                await self._stream(guard, form, receive, send)
+            else:
+                await self._stream_kept(guard, resume, Request(scope, receive), send)
         if self.background is not None:
             await self.background()
+
+    def resumes(self, scope: ASGIScope) -> Resume | None:
+        """What keeps the stream of this request: only server-sent events can be continued."""
+        return self._resume if isinstance(self._form_for(scope), Events) else None
+
+    def _form_for(self, scope: ASGIScope) -> Format:
+        return self._form or choose(_accepted(scope), 0 if self._ids else None)
 
     async def _answer_head(self, form: Format, send: Send) -> None:
         """Headers as for GET; nothing is generated, and what was opened already is closed."""
@@ -187,14 +214,79 @@ class GuardedResponse(Response):
                 if alone:
                     guard.disconnect()
 
-    def _session(self, guard: RequestGuard) -> StreamSession:
+    async def _stream_kept(
+        self, guard: RequestGuard, resume: Resume, request: Request, send: Send
+    ) -> None:
+        if current_scope() is not guard:
+            with use_scope(guard):
+                await self._stream_kept(guard, resume, request, send)
+            return
+        alone = not guard.connected
+        if alone:
+            guard.connect(request.receive).response_streams()
+        try:
+            if last_event_id(request.scope) is None:
+                await self._begin_kept(guard, resume, request, send)
+            else:
+                await self._continue(guard, resume, request, send)
+        finally:
+            if alone:
+                guard.disconnect()
+
+    async def _begin_kept(
+        self, guard: RequestGuard, resume: Resume, request: Request, send: Send
+    ) -> None:
+        """The same for a stream whose reader may come back: it may live on without this request."""
+        session = self._session(guard, on_disconnect=resume.policy)
+        guard.add(session)
+        guard.session = guard.session or session
+        kept = await kept_by(resume, session, request, guard)
+        form = kept.events(0)[0]
+        delivery = Delivery(
+            session, form, send, opening=resume.opening(kept.point), **self._times(guard)
+        )
+        guard.add(delivery)
+        head = self._headers_for(form, session.stream_id)
+        try:
+            await serve_kept(kept, delivery, guard, send, delivery.run(self.status_code, head))
+        finally:
+            if session.cause is None or delivery.superseded:
+                guard.release(session)
+            else:
+                await guard.close(session)
+
+    async def _continue(
+        self, guard: RequestGuard, resume: Resume, request: Request, send: Send
+    ) -> None:
+        """Go on with a stream that was begun on another connection; nothing new is generated."""
+        if self._content is not None:
+            await close_producer(self._content)
+        try:
+            point, kept = await wanted(resume, request)
+            if kept is None:
+                # The reader has had everything; 204 is what keeps an EventSource from asking again.
+                await Response(status_code=204)(request.scope, request.receive, send)
+                return
+            delivery = await take_over(kept, point, resume, guard, send, self._times(guard))
+        except ResumeError as error:
+            await refused(error)(request.scope, request.receive, send)
+            return
+        guard.continues = True
+        guard.add(delivery)
+        head = self._headers_for(Events(), kept.session.stream_id)
+        await serve_kept(kept, delivery, guard, send, delivery.run(200, head))
+
+    def _times(self, guard: RequestGuard) -> Times:
+        return {"ping": self._ping, "consumer_stall": self._consumer_stall or guard.consumer_stall}
+
+    def _session(self, guard: RequestGuard, **usual: Any) -> StreamSession:
         if isinstance(self._content, StreamSession):
             return self._content
         if self._content is None:
             raise UsageError(
                 "a GuardedResponse without content was to be streamed; give it a producer"
             )
-        options: dict[str, Any] = dict(self._options)
+        options: dict[str, Any] = usual | self._options
         options.setdefault("ledger", guard.ledger)
         options.setdefault("prices", guard.prices)
         return StreamSession(self._content, **options)

@@ -46,6 +46,14 @@ def test_events_with_ids_are_numbered_by_commit_offset() -> None:
     assert wire == b"id: 1\ndata: a\n\nid: 3\ndata: b\n\n"
 
 
+def test_a_prefix_names_the_stream_in_every_id() -> None:
+    """With it a reader can say of which stream it has how much, also that it has all."""
+    form = Events(4, "id-1.ab:")
+    assert form.encode(["a"]) == b"id: id-1.ab:5\ndata: a\n\n"
+    end = form.end(End.of(Cause.COMPLETED, None, 5, "id-1"))
+    assert end.startswith(b"event: eos\nid: id-1.ab:end\ndata: {")
+
+
 def test_lines_are_json() -> None:
     """Every line is an object; kind and choice only where they say something."""
     *lines, raw = Lines().encode(BATCH).splitlines()

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from streamguard_core import AnyChunk, Cause, CloseState, Deadlines, StreamSession, UsageError
+from streamguard_core import (
+    AnyChunk,
+    Cause,
+    CloseState,
+    Deadlines,
+    StreamSession,
+    UsageError,
+    grace,
+)
 from streamguard_core.testing import (
     Played,
     ScriptedProducer,
@@ -148,6 +156,20 @@ async def test_leaving_with_the_last_chunks_in_hand(batches_of: Batches) -> None
         await batches.aclose()
         receipt = await session.receipt()
         assert (receipt.committed, receipt.consumed, receipt.eos_delivered) == (3, taken, False)
+
+
+async def test_a_reader_that_comes_back_gets_the_batch_again() -> None:
+    """One that left while it was sending has not taken what it had in hand (G3)."""
+    session = StreamSession(scripted_iterator(emit(*"abc"), hang()), on_disconnect=grace(60))
+    batches = session.batches()
+    assert (await anext(batches))[0] == "a"
+    await batches.aclose()
+    assert session.statistics().consumed == 0
+    again = session.batches()
+    assert (await anext(again))[0] == "a"
+    session.cancel()
+    await again.aclose()
+    await session.receipt()
 
 
 async def test_full_batches_let_the_loop_turn(batches_of: Batches) -> None:

@@ -1,0 +1,125 @@
+"""Serves a stream over the connections of a reader that comes and goes: each takes it over from the one before."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from streamguard_asgi._starlette import ASGIScope, Request, Send
+from streamguard_asgi.delivery import Delivery, Times
+from streamguard_asgi.kept import KeptStream
+from streamguard_asgi.resume import Resume
+from streamguard_asgi.shielding import attend, cause_of
+from streamguard_asgi.stream_routes import refused
+from streamguard_core import StreamSession
+from streamguard_core.replay import ResumePoint
+from streamguard_core.sse import encode_event
+
+if TYPE_CHECKING:
+    from streamguard_asgi.request import RequestGuard
+
+__all__ = [
+    "kept_by",
+    "last_event_id",
+    "refused",
+    "serve_kept",
+    "take_over",
+    "wanted",
+]
+
+_FAREWELL: Final = 1.0
+"""How long an older connection is given to take the news that it was superseded, in seconds."""
+
+
+def last_event_id(scope: ASGIScope) -> str | None:
+    """What a reader that comes back got last."""
+    for name, value in scope["headers"]:
+        if name == b"last-event-id" and value:
+            said: str = value.decode("latin-1")
+            return said
+    return None
+
+
+async def kept_by(
+    resume: Resume, session: StreamSession, request: Request, guard: RequestGuard
+) -> KeptStream:
+    """Keep the stream for its reader, whoever that is.
+
+    Raises:
+        Exception: what the application's `owner` raises; then there is no stream.
+    """
+    try:
+        kept = await resume.keep(session, request)
+    except BaseException as error:
+        session.terminate(cause_of(error), f"the response ended with {type(error).__name__}")
+        await guard.close(session)
+        raise
+    kept.release = lambda: guard.release(session)
+    return kept
+
+
+async def wanted(resume: Resume, request: Request) -> tuple[int, KeptStream | None]:
+    """Where a reader wants to go on, in which stream; none when it has everything.
+
+    Raises:
+        ResumeError: when it cannot be told, or is not here, or not this reader's.
+    """
+    point = ResumePoint.parse(last_event_id(request.scope) or "")
+    if point.offset is None:
+        return 0, None
+    return point.offset, await resume.find(point, request)
+
+
+async def take_over(
+    kept: KeptStream, offset: int, resume: Resume, guard: RequestGuard, send: Send, times: Times
+) -> Delivery:
+    """End the connection that reads the stream, and read it on this one from `offset` on.
+
+    Raises:
+        ResumeError: when the stream cannot be read from there, which ends no other connection; or
+            when the old one does not let go.
+    """
+    async with kept.turn:
+        kept.replay.since(offset)
+        await kept.take_over(guard.close_timeout)
+        form, again = kept.events(offset)
+        opening = resume.opening(kept.at(offset)) + again
+        delivery = Delivery(kept.session, form, send, opening=opening, begun=True, **times)
+        kept.read_by(delivery)
+        return delivery
+
+
+async def serve_kept(
+    kept: KeptStream,
+    delivery: Delivery,
+    guard: RequestGuard,
+    send: Send,
+    running: Coroutine[Any, Any, None],
+) -> None:
+    """Run a delivery, which is one of several of a stream, in a task of its own until it has ended."""
+    if kept.delivery is None:
+        kept.read_by(delivery)
+    try:
+        sending = asyncio.get_running_loop().create_task(running)
+        await attend(sending, delivery.host_cancelled, guard.close_timeout, delivery.given_up)
+        if not sending.done():
+            await delivery.end_alone()
+    finally:
+        kept.left(delivery)
+        guard.discard(delivery)
+        guard.responded = guard.responded or delivery.complete
+        if delivery.stalled:
+            guard.abort(send)
+    if delivery.superseded and delivery.begun:
+        guard.responded = True
+        await _farewell(kept, send)
+
+
+async def _farewell(kept: KeptStream, send: Send) -> None:
+    """Tell a reader that another connection has its stream; its id keeps an EventSource from coming back."""
+    said = encode_event("{}", event="superseded", id=str(kept.at(None)))
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_FAREWELL):
+            await send({"type": "http.response.body", "body": said, "more_body": False})
