@@ -1,6 +1,6 @@
 """A small chat: streams answers, stops when the reader does, and shows a receipt for each.
 
-    python main.py [--port 8000] [--engine URL] [--model NAME] [--ledger DIR]
+    python main.py [--port 8000] [--engine URL] [--model NAME] [--ledger DIR] [--window SECONDS]
 
 Without --engine a loopback engine answers: no key, no download. An address that ends in /v1 is
 taken to be OpenAI-compatible (the key is read from OPENAI_API_KEY), any other to be Ollama.
@@ -9,31 +9,33 @@ taken to be OpenAI-compatible (the key is read from OPENAI_API_KEY), any other t
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 import httpx
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.staticfiles import StaticFiles
 
-from streamguard_asgi import StreamGuardMiddleware, guard_stream
-from streamguard_core import Deadlines, Ledger, StreamSession
+from streamguard_asgi import Resume, StreamGuardMiddleware, guard_stream
+from streamguard_core import Deadlines, Ledger, Receipt, StreamSession
+from streamguard_core.totals import Sum
 from streamguard_ledger import SQLiteLedger, read_receipts
 from streamguard_providers import OllamaProducer, OpenAIProducer
 from streamguard_testing import run_engine
 
 HERE = Path(__file__).resolve().parent
 MAX_TOKENS = 400
+WINDOW = 10.0
 SHOWN = 30
 """Receipts in the list."""
 
@@ -73,17 +75,49 @@ class Engine(BaseModel):
         )
 
 
-def make_app(engine: Engine, ledger: Ledger, ledger_path: Path) -> FastAPI:
+class Statistics:
+    """Counts streams. Unknown is never zero: a sum says how many numbers it lacks."""
+
+    def __init__(self) -> None:
+        self._running: WeakSet[StreamSession] = WeakSet()
+        self._ended: Counter[str] = Counter()
+        self._output = Sum()
+        self._prevented = Sum()
+
+    def began(self, session: StreamSession) -> None:
+        """A stream runs from now on."""
+        self._running.add(session)
+
+    def ended(self, receipt: Receipt) -> None:
+        """A stream has ended."""
+        self._ended[str(receipt.category)] += 1
+        self._output.add(receipt.output.value)
+        self._prevented.add(receipt.prevented.upper)
+
+    def now(self) -> dict[str, Any]:
+        """The figures, for the page."""
+        running = [session for session in self._running if session.sealed is None]
+        return {
+            "running": len(running),
+            "chunks": sum(session.statistics().produced for session in running),
+            "ended": dict(self._ended),
+            "output": str(self._output),
+            "prevented": str(self._prevented),
+        }
+
+
+def make_app(engine: Engine, ledger: Ledger, ledger_path: Path, window: float = WINDOW) -> FastAPI:
     """The application.
 
     Args:
         engine: who answers.
         ledger: where every stream is recorded, before it costs anything and after.
         ledger_path: the ledger's folder, for reading it.
+        window: how long an answer waits for its reader to come back, in seconds.
     """
     app = FastAPI(title="StreamGuard chat")
-    running: WeakValueDictionary[str, StreamSession] = WeakValueDictionary()
-    app.state.running = running
+    statistics = Statistics()
+    resume = Resume(window=window)
 
     @app.post("/chat")
     @guard_stream(
@@ -92,19 +126,19 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path) -> FastAPI:
         tags={"route": "chat"},
         deadlines=Deadlines(connect=10, first_token=120, idle=60),
         consumer_stall=30,
+        resume=resume,
     )
     async def chat(conversation: Conversation, request: Request) -> Producer:
-        session = request.state.streamguard.sessions[0]
-        running[session.stream_id] = session
+        statistics.began(request.state.streamguard.sessions[0])
         return engine.ask([message.model_dump() for message in conversation.messages])
 
-    @app.post("/streams/{stream_id}/stop", status_code=204)
-    async def stop(stream_id: str) -> None:
-        """Stop was pressed: that is authority. A reader who leaves is intent, and needs no request."""
-        session = running.get(stream_id)
-        if session is None or session.cause is not None:
-            raise HTTPException(404, "no such stream is running")
-        session.cancel("stop was pressed")
+    # Stop was pressed: that is authority. A reader who leaves is intent, and needs no request.
+    app.mount("/streams", resume)
+
+    @app.get("/statistics")
+    def counted() -> dict[str, Any]:
+        """What runs now, and what has ended since the server started."""
+        return statistics.now()
 
     @app.get("/receipts")
     def receipts() -> list[dict[str, Any]]:
@@ -125,14 +159,11 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path) -> FastAPI:
         """Who answers."""
         return engine
 
-    @app.get("/")
-    def page() -> FileResponse:
-        """The page."""
-        return FileResponse(HERE / "page.html", headers={"cache-control": "no-cache"})
+    app.mount("/", StaticFiles(directory=HERE / "page", html=True))
 
     # A page on another site must not be able to spend our tokens by a name that resolves to us.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-    app.add_middleware(StreamGuardMiddleware, ledger=ledger)
+    app.add_middleware(StreamGuardMiddleware, ledger=ledger, on_receipt=statistics.ended)
     return app
 
 
@@ -166,17 +197,6 @@ def first_model(url: str) -> str:
         )
 
 
-class Server(uvicorn.Server):
-    """Ends the streams that run before it waits for their connections: readers are told why."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop serving."""
-        assert isinstance(self.config.app, FastAPI)
-        running: list[StreamSession] = list(self.config.app.state.running.values())
-        await asyncio.gather(*(session.shutdown() for session in running))
-        await super().shutdown(sockets)
-
-
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="A small chat whose streams are governed.")
@@ -185,6 +205,13 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--engine", metavar="URL", help="Ollama, or an OpenAI-compatible .../v1")
     parser.add_argument("--model", metavar="NAME", help="the engine's first one by default")
+    parser.add_argument(
+        "--window",
+        type=float,
+        default=WINDOW,
+        metavar="SECONDS",
+        help=f"how long an answer waits for a reader whose connection broke ({WINDOW:g})",
+    )
     parser.add_argument(
         "--ledger", type=Path, default=HERE / "receipts", metavar="DIR", help="folder for receipts"
     )
@@ -203,8 +230,8 @@ def main() -> None:
         engine_at(asked.engine, asked.model) as engine,
         SQLiteLedger(asked.ledger) as ledger,
     ):
-        app = make_app(engine, ledger, asked.ledger)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        app = make_app(engine, ledger, asked.ledger, asked.window)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
         print(f"The chat is at http://127.0.0.1:{listener.getsockname()[1]}")
         print(f"Answers come from {engine.name} ({engine.model}); receipts go to {asked.ledger}")
         print("Ctrl-C ends it.", flush=True)
@@ -212,7 +239,7 @@ def main() -> None:
         # first.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with contextlib.suppress(KeyboardInterrupt):
-            Server(config).run(sockets=[listener])
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

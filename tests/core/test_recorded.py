@@ -281,10 +281,12 @@ def test_a_producer_that_closing_transports_does_not_end(close: str) -> None:
     stream.start()
     stream.passed(2)
     stream.disconnected("left")
-    assert stream.sealed is None
+    before = stream.sealed
     if close == "confirmed":
         stream.ended()
     else:
         stream.unconfirmed()
-    assert stream.sealed is not None
-    assert (str(stream.sealed.close), stream.sealed.eos_delivered) == (close, False)
+    receipt = stream.sealed
+    assert before is None
+    assert receipt is not None
+    assert (str(receipt.close), receipt.eos_delivered) == (close, False)

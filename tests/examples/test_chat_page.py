@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import httpx
 import pytest
 
 from streamguard_ledger import read_receipts
@@ -84,17 +85,18 @@ class Chat:
         return self.receipt()
 
 
-def _serve(engine: RunningEngine, ledger: Path) -> ServerProcess:
-    command = [sys.executable, str(MAIN), "--port", "{port}"]
-    return ServerProcess([*command, "--engine", engine.url, "--ledger", str(ledger)])
+def _serve(engine: RunningEngine, ledger: Path, window: float = 60, port: int = 0) -> ServerProcess:
+    command = [sys.executable, str(MAIN), "--port", "{port}", "--window", str(window)]
+    command += ["--engine", engine.url, "--ledger", str(ledger)]
+    return ServerProcess(command, port=port)
 
 
 @contextlib.contextmanager
-def chat_with(page: Any, ledger: Path, **options: Any) -> Iterator[Chat]:
+def chat_with(page: Any, ledger: Path, window: float = 60, **options: Any) -> Iterator[Chat]:
     """The example against an engine in our own hands, with its page open."""
     with (
         run_engine(**options) as engine,
-        _serve(engine, ledger) as server,
+        _serve(engine, ledger, window) as server,
     ):
         chat = Chat(page, engine, ledger, server.url)
         chat.open()
@@ -171,21 +173,49 @@ def test_stop_before_the_first_token(page: Any, tmp_path: Path) -> None:
         assert chat.text(".turn.assistant .said") == "no answer"
 
 
-@pytest.mark.parametrize("way", ["reload", "close"])
-def test_a_reader_that_leaves(page: Any, tmp_path: Path, way: str) -> None:
-    """A reload or a closed tab is a disconnect: the engine is let go, and the list says why afterwards."""
-    with chat_with(page, tmp_path, interval=0.02, answer_tokens=NEVER) as chat:
+def test_a_reader_that_leaves(page: Any, tmp_path: Path) -> None:
+    """A closed tab whose reader does not come back in time is a disconnect, and the list says so afterwards."""
+    with chat_with(page, tmp_path, window=0.2, interval=0.02, answer_tokens=NEVER) as chat:
         chat.ask_and_read()
-        if way == "reload":
-            page.reload()
-        else:
-            chat.page = page.context.new_page()
-            page.close()
+        chat.page = page.context.new_page()
+        page.close()
         _let_go_at_once(chat.engine)
         receipt = chat.sealed()
         assert (receipt["cause"], receipt["close"]) == ("CLIENT_DISCONNECT", "confirmed")
         chat.open()
         chat.until(lambda: "CLIENT_DISCONNECT The reader left." in chat.text("#receipts li"))
+
+
+def test_a_reload_continues_the_answer(page: Any, tmp_path: Path) -> None:
+    """After a reload the same answer goes on where it was: no gap, no repeat, one call, one receipt."""
+    with chat_with(page, tmp_path, interval=0.02, answer_tokens=150) as chat:
+        chat.ask_and_read()
+        page.reload()
+        chat.until(lambda: "COMPLETED" in chat.text(".turn.assistant:last-child .end"))
+        _one_whole_answer(chat, 150)
+
+
+def test_offline_and_back(page: Any, tmp_path: Path) -> None:
+    """A network that goes away and comes back costs nothing: the page says so, and the answer goes on."""
+    with chat_with(page, tmp_path, interval=0.02, answer_tokens=150) as chat:
+        chat.ask_and_read()
+        page.context.set_offline(True)
+        chat.until(lambda: "you are offline" in chat.text(".turn.assistant .live"))
+        page.context.set_offline(False)
+        chat.until(lambda: "COMPLETED" in chat.text(".turn.assistant:last-child .end"))
+        _one_whole_answer(chat, 150)
+
+
+def _one_whole_answer(chat: Chat, tokens: int) -> None:
+    """What the page shows is what the engine says to this question, once; it was asked once."""
+    (request,) = chat.engine.requests
+    assert request.ran_to_end
+    messages = [{"role": "user", "content": "a secret question"}]
+    question = {"model": "loopback", "messages": messages, "stream": False}
+    answer = httpx.post(f"{chat.engine.url}/api/chat", json=question, timeout=BOUND).json()
+    assert chat.text(".turn.assistant:last-child .said") == answer["message"]["content"]
+    (receipt,) = read_receipts(chat.ledger)
+    assert (receipt["cause"], receipt["consumed"]) == ("COMPLETED", tokens)
 
 
 @pytest.mark.parametrize(
@@ -250,19 +280,19 @@ def test_a_server_that_is_stopped(page: Any, tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_killed(page: Any, tmp_path: Path) -> None:
-    """SIGKILL in the middle of an answer: the page says so, the engine is let go, the next start notes CRASHED."""
+    """SIGKILL in the middle of an answer: the page tries to come back, and the next start notes CRASHED."""
     with run_engine(interval=0.02, answer_tokens=NEVER) as engine:
         with _serve(engine, tmp_path) as server:
             chat = Chat(page, engine, tmp_path, server.url)
             chat.open()
             chat.ask_and_read()
             server.send_signal(signal.SIGKILL)
-            chat.until(lambda: chat.text(".turn.assistant .end"))
-            assert "The connection was lost before the end." in chat.text(".turn.assistant .end")
+            chat.until(lambda: "connection lost" in chat.text(".turn.assistant .live"))
         _let_go_at_once(engine)
         assert not chat.receipt()["sealed"]
-        with _serve(engine, tmp_path) as server:
-            chat.url = server.url
+        with _serve(engine, tmp_path, port=server.port) as server:
+            # The page has kept trying; the server that is there now does not know the answer.
+            chat.until(lambda: "cannot be continued" in chat.text(".turn.assistant .end"))
             chat.open()
             chat.until(lambda: "CRASHED The server was killed" in chat.text("#receipts li"))
             assert chat.receipt()["cause"] == "CRASHED"
