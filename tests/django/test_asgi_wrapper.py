@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import django
 import pytest
 from django.http import StreamingHttpResponse
 
@@ -26,6 +27,11 @@ def _view(engine: Engine) -> Any:
     return view
 
 
+@pytest.mark.xfail(
+    django.VERSION >= (6, 1),
+    reason="since Django 6.1 the server's cancellation reaches the reader's own task, where it is taken for"
+    " the reader's leaving: the stream ends as it should, with the wrong party on its receipt",
+)
 # Django 5.2 leaves the task behind that listens, and its copy of the request's body.
 @pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
