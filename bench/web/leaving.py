@@ -74,7 +74,7 @@ async def _leave_all(url: str, path: str) -> list[float]:
     provider = Provider()
     listening = await asyncio.start_server(provider.answer, "127.0.0.1", 0, backlog=STREAMS)
     port = listening.sockets[0].getsockname()[1]
-    socks = [await _open(url, path, port, number) for number in range(STREAMS)]
+    socks = await asyncio.gather(*(_open(url, path, port, number) for number in range(STREAMS)))
     left: dict[str, float] = {}
     for number, sock in enumerate(socks):
         if number % 2:
