@@ -198,10 +198,9 @@ class Shutdown:
             self._ticket.clear()
             self._began = time.monotonic()
         self._is_cut = True
-        for known in tuple(self._live):
-            one = known()
-            if one is not None:
-                _end(one)
+        # Held while they are ended: what dies meanwhile would change the set.
+        for one in [one for known in tuple(self._live) if (one := known()) is not None]:
+            _end(one)
 
     def rearm(self) -> None:
         """Serve again, in a process that has ended one run of its server and begins another."""

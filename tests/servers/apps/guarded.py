@@ -44,7 +44,7 @@ async def endpoint(request: Request) -> Response:
     path = request.url.path
     if path == "/":
         return PlainTextResponse("")
-    if not GUARDED:
+    if path == "/plain" or not GUARDED:
         return StreamingResponse(numbers(), media_type="text/event-stream")
     if path == "/short":
         return GuardedResponse(numbers(5))
@@ -72,5 +72,5 @@ def _middleware(app: Any) -> Any:
     )
 
 
-paths = ["/", "/stream", "/short", "/big", "/drain"]
+paths = ["/", "/stream", "/short", "/big", "/drain", "/plain"]
 app = _middleware(Starlette(routes=[Route(path, endpoint) for path in paths], lifespan=lifespan))
