@@ -489,9 +489,11 @@ class TestDefault:
 
     def test_at_once_without_streams(self) -> None:
         """P20: nothing is waited for."""
-        self._link(Shutdown())
+        shutdown = Shutdown(flush=600)
+        self._link(shutdown)
         signal.raise_signal(HARMLESS)
         assert self._default()
+        assert shutdown.begun
 
     def test_when_the_last_stream_is_over(self) -> None:
         """The process goes on meanwhile: whatever carries the streams may be this very thread."""
@@ -531,9 +533,13 @@ class TestDefault:
         assert self._default()
         assert shutdown.finished is (flush == BOUND)
 
-    def test_where_threads_cannot_be_signalled(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On Windows the process raises the signal itself."""
-        monkeypatch.delattr("signal.pthread_kill")
+    @pytest.mark.parametrize("to_threads", [True, False])
+    def test_the_signal_is_raised_again(
+        self, monkeypatch: pytest.MonkeyPatch, *, to_threads: bool
+    ) -> None:
+        """In the main thread, where handlers run; on Windows, which cannot choose one, in the process."""
+        if not to_threads:
+            monkeypatch.delattr("signal.pthread_kill")
         calls: list[int] = []
         signal.signal(HARMLESS, lambda number, frame: calls.append(number))
         chain._die_later(HARMLESS, [])
