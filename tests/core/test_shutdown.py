@@ -64,9 +64,12 @@ class SlowLedger(MemoryLedger):
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Put the process's handlers back, whatever a test leaves."""
+    """Begin as a fresh process does, and put the handlers back, whatever a test leaves."""
     numbers = (signal.SIGTERM, signal.SIGINT, HARMLESS)
     before = {number: signal.getsignal(number) for number in numbers}
+    for number in (signal.SIGTERM, HARMLESS):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
