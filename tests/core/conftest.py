@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+import signal
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from streamguard_core.testing import (
     scripted_blocking,
     scripted_iterator,
 )
+
+from .signals import HARMLESS
 
 
 def pytest_asyncio_loop_factories(
@@ -191,3 +194,24 @@ def read_all(request: pytest.FixtureRequest) -> ReadAll:
     """Read a session to EOS, in each way in turn."""
     reader: ReadAll = request.param
     return reader
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Begin as a fresh process does, and put the handlers back, whatever a test leaves."""
+    numbers = (signal.SIGTERM, signal.SIGINT, HARMLESS)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in (signal.SIGTERM, HARMLESS):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def called() -> list[int]:
+    """The signals that the server's own handler got."""
+    numbers: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: numbers.append(number))
+    return numbers
