@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 import httpx
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from pydantic import BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
@@ -29,7 +29,7 @@ from starlette.staticfiles import StaticFiles
 from streamguard_asgi import Resume, StreamGuardMiddleware, guard_stream
 from streamguard_core import Deadlines, Ledger, Receipt, StreamSession
 from streamguard_core.totals import Sum
-from streamguard_ledger import SQLiteLedger, read_receipts
+from streamguard_ledger import SQLiteLedger, read_receipt, read_receipts
 from streamguard_providers import OllamaProducer, OpenAIProducer
 from streamguard_testing import run_engine
 
@@ -140,31 +140,39 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path, window: float = 
         """What runs now, and what has ended since the server started."""
         return statistics.now()
 
-    @app.get("/receipts")
-    def receipts() -> list[dict[str, Any]]:
-        """The latest receipts, newest first."""
-        newest_first = sorted(read_receipts(ledger_path), key=_opened, reverse=True)
-        return newest_first[:SHOWN]
-
-    @app.get("/receipts/{stream_id}")
-    def receipt(stream_id: str) -> dict[str, Any]:
-        """One receipt; `sealed` is false as long as the stream is open."""
-        for found in read_receipts(ledger_path):
-            if found["stream_id"] == stream_id:
-                return found
-        raise HTTPException(404, "no such stream")
-
     @app.get("/engine")
     def who_answers() -> Engine:
         """Who answers."""
         return engine
 
+    app.include_router(receipts_in(ledger_path))
     app.mount("/", StaticFiles(directory=HERE / "page", html=True))
 
     # A page on another site must not be able to spend our tokens by a name that resolves to us.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     app.add_middleware(StreamGuardMiddleware, ledger=ledger, on_receipt=statistics.ended)
     return app
+
+
+def receipts_in(ledger_path: Path) -> APIRouter:
+    """What the page asks of the ledger: the latest receipts, or one."""
+    routes = APIRouter(prefix="/receipts")
+
+    @routes.get("")
+    def receipts() -> list[dict[str, Any]]:
+        """The latest receipts, newest first."""
+        newest_first = sorted(read_receipts(ledger_path), key=_opened, reverse=True)
+        return newest_first[:SHOWN]
+
+    @routes.get("/{stream_id}")
+    def receipt(stream_id: str) -> dict[str, Any]:
+        """One receipt; `sealed` is false as long as the stream is open."""
+        found = read_receipt(ledger_path, stream_id)
+        if found is None:
+            raise HTTPException(404, "no such stream")
+        return found
+
+    return routes
 
 
 def _opened(receipt: dict[str, Any]) -> int:
