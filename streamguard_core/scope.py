@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Protocol
+from typing import Any, Protocol
 
 from streamguard_core.causes import Cause
 from streamguard_core.ledger import Ledger, check_ledger
@@ -65,6 +66,8 @@ class Scope:
         """What everything here was ended with; it holds for whoever joins afterwards, too."""
         self.shutdown: Shutdown | None = None
         """Who ends this scope when the process is told to go, where the adapter has one."""
+        self.host: asyncio.Task[Any] | None = None
+        """The task in which a server runs this request, where the adapter sees it."""
 
     @property
     def closed(self) -> bool:

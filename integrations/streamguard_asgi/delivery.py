@@ -10,8 +10,15 @@ from math import inf
 from typing import Any, Final, TypedDict
 
 from streamguard_asgi._starlette import Message, Send
-from streamguard_asgi.shielding import cause_of
-from streamguard_core import AnyChunk, Cause, CloseState, LedgerError, StreamSession
+from streamguard_core import (
+    AnyChunk,
+    Cause,
+    CloseState,
+    LedgerError,
+    StreamSession,
+    current_scope,
+)
+from streamguard_core.cancellation import cause_of
 from streamguard_core.formats import End, Format
 
 _EARLY: Final = 0.001
@@ -259,7 +266,7 @@ class Delivery:
         """The response ended before its stream did, and not because of the reader (G14)."""
         if not self.away and self._session.cause is None:
             self._session.terminate(
-                cause_of(error), f"the response ended with {type(error).__name__}"
+                cause_of(error, current_scope()), f"the response ended with {type(error).__name__}"
             )
 
     # -- interrupting its own task -----------------------------------------------------------------

@@ -16,7 +16,6 @@ from streamguard_asgi.reconnect import last_event_id
 from streamguard_asgi.request import RequestGuard, guard_in, new_guard
 from streamguard_asgi.response import GuardedResponse, is_streaming
 from streamguard_asgi.resume import Resume
-from streamguard_asgi.shielding import cause_of
 from streamguard_core import (
     Cause,
     CutOffError,
@@ -25,6 +24,7 @@ from streamguard_core import (
     current_scope,
     use_scope,
 )
+from streamguard_core.cancellation import cause_of
 
 Endpoint = Callable[..., Any]
 Guarded = Callable[..., Awaitable[Any]]
@@ -234,7 +234,10 @@ def _guard_of(request: Request | None) -> RequestGuard:
 
 def _endpoint_failed(session: StreamSession, error: BaseException) -> None:
     """The endpoint raised before there was a stream. The type alone is told: texts may quote prompts."""
-    cause = Cause.PRODUCER_ERROR if isinstance(error, Exception) else cause_of(error)
+    if isinstance(error, Exception):
+        cause = Cause.PRODUCER_ERROR
+    else:
+        cause = cause_of(error, current_scope())
     session.terminate(cause, f"the endpoint raised {type(error).__name__}")
 
 

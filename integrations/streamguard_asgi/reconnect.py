@@ -11,9 +11,10 @@ from streamguard_asgi._starlette import ASGIScope, Request, Send
 from streamguard_asgi.delivery import Delivery, Times
 from streamguard_asgi.kept import KeptStream
 from streamguard_asgi.resume import Resume
-from streamguard_asgi.shielding import attend, cause_of
+from streamguard_asgi.shielding import attend
 from streamguard_asgi.stream_routes import refused
 from streamguard_core import StreamSession
+from streamguard_core.cancellation import cause_of
 from streamguard_core.replay import ResumePoint
 from streamguard_core.sse import encode_event
 
@@ -53,7 +54,7 @@ async def kept_by(
     try:
         kept = await resume.keep(session, request)
     except BaseException as error:
-        session.terminate(cause_of(error), f"the response ended with {type(error).__name__}")
+        session.terminate(cause_of(error, guard), f"the response ended with {type(error).__name__}")
         await guard.close(session)
         raise
     kept.release = lambda: guard.release(session)

@@ -15,7 +15,7 @@ from streamguard_asgi._starlette import ASGIScope, Message, Receive, Send
 from streamguard_asgi.aborting import abort
 from streamguard_asgi.existing import Existing
 from streamguard_asgi.generators import Generators
-from streamguard_asgi.shielding import cause_of, finish
+from streamguard_asgi.shielding import finish
 from streamguard_asgi.socket_pump import SocketPump
 from streamguard_core import (
     Cause,
@@ -31,6 +31,7 @@ from streamguard_core import (
     StreamSession,
     current_scope,
 )
+from streamguard_core.cancellation import cause_of
 from streamguard_core.receive import DEFAULT_LIMIT, ReceivePump
 from streamguard_core.shutdown import DETAIL
 
@@ -95,7 +96,6 @@ class RequestGuard(Scope):
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.host = asyncio.current_task()
-        """The task in which the server runs this request."""
 
     @property
     def generators(self) -> Generators | None:
@@ -229,7 +229,7 @@ class RequestGuard(Scope):
             for stream in self._streams:
                 if stream.cause is None:
                     stream.terminate(
-                        cause_of(error), f"the response ended with {type(error).__name__}"
+                        cause_of(error, self), f"the response ended with {type(error).__name__}"
                     )
 
     async def end(self, host: asyncio.Task[Any] | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.asgi import get_asgi_application
 
 from streamguard_core.receive import Message, Receive, ReceivePump
+from streamguard_core.shielding import finish
 from streamguard_django.conf import option
 from streamguard_django.middleware import SCOPE_KEY
 from streamguard_django.scope import RequestScope
@@ -49,6 +50,7 @@ class GuardedApplication:
             await self.app(scope, receive, send)
             return
         guard = RequestScope(asgi=True)
+        guard.host = asyncio.current_task()
         connection = Connection(receive, send, guard)
         try:
             await self.app({**scope, SCOPE_KEY: guard}, connection.receive, connection.send)
@@ -58,7 +60,7 @@ class GuardedApplication:
         finally:
             connection.responded = True
             try:
-                await _finish(guard.close(), option("CLOSE_TIMEOUT"))
+                await finish(guard.close(), option("CLOSE_TIMEOUT"))
             finally:
                 guard.finish()
                 connection.pump.stop()
@@ -105,18 +107,3 @@ class Connection:
 
 def _nothing() -> None:
     """The undo of a watch that ends with its request."""
-
-
-async def _finish(work: Any, seconds: float) -> None:
-    """Wait until `work` is done, at most `seconds`; a cancellation passes once that is so."""
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(work)
-    until = loop.time() + seconds
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done() and (left := until - loop.time()) > 0:
-        try:
-            await asyncio.wait([task], timeout=left)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled

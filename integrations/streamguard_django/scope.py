@@ -25,6 +25,7 @@ from streamguard_core import (
     StreamSession,
     SyncStreamSession,
 )
+from streamguard_core.cancellation import cause_of
 from streamguard_django.conf import option
 from streamguard_django.signals import stream_sealed
 
@@ -117,7 +118,9 @@ class RequestScope(Scope):
             return
         for stream in self._streams:
             if stream.cause is None:
-                stream.terminate(_cause_of(error), f"the request ended with {type(error).__name__}")
+                stream.terminate(
+                    cause_of(error, self), f"the request ended with {type(error).__name__}"
+                )
 
     # -- who is told -------------------------------------------------------------------------------
 
@@ -204,14 +207,6 @@ async def _awaited(answer: Any) -> None:
 
 def _log(error: Exception, receipt: Receipt) -> None:
     logger.error("ON_RECEIPT raised %s for stream %s", type(error).__name__, receipt.stream_id)
-
-
-def _cause_of(error: BaseException) -> Cause:
-    """Nobody says who cancels a task; uvicorn's message at the end of its graceful shutdown does."""
-    if not isinstance(error, asyncio.CancelledError):
-        return Cause.CONSUMER_ERROR
-    said = " ".join(str(argument) for argument in error.args)
-    return Cause.SHUTDOWN if "shutdown" in said else Cause.OPERATOR_CANCEL
 
 
 def in_thread(call: Callable[[], object]) -> None:
