@@ -17,8 +17,9 @@ async def finish(work: Awaitable[object], seconds: float) -> asyncio.Future[obje
     Returns:
         The work's task, done or still running.
     """
+    task = asyncio.ensure_future(work)
     with CancelScope(shield=True):
-        task = await shielding.finish(work, seconds)
+        await shielding.finish(task, seconds)
     return task
 
 

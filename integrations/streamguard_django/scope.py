@@ -197,8 +197,8 @@ class RequestScope(Scope):
             if isinstance(session, StreamSession) and session.sealed is None:
                 with suppress(Exception):  # a ledger's failure is logged by the session
                     await session.aclose()
-        if late := tuple(self._late):
-            await asyncio.wait(late)
+        while self._late:
+            await asyncio.wait(tuple(self._late))
 
 
 async def _awaited(answer: Any) -> None:
