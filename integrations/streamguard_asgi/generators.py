@@ -24,6 +24,8 @@ Generator = AsyncGeneratorType[Any, Any]
 _LOOPS: Final = dis.opmap["GET_ANEXT"]
 """What `async for` executes when it asks for an item, and nothing else does."""
 _THREADED: Final = iterate_in_threadpool.__code__
+_TURN: Final = asyncio.Handle._run.__code__  # noqa: SLF001 - the event loop's own frame
+"""Whoever runs the event loop iterates nothing: what stands above this frame is not the task's."""
 _CORE: Final = "streamguard_core"
 _OURS: Final = (_CORE, "streamguard_asgi")
 """Sessions and their adapter close what they iterate, and some of them outlive their request."""
@@ -142,7 +144,7 @@ class Generators:
             return None
         loops = _loops(frame)
         running: FrameType | None = frame
-        while running is not None:
+        while running is not None and running.f_code is not _TURN:
             if _module(running) == _CORE:
                 return None
             if running.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:

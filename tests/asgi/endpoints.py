@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Query
 from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from streamguard_asgi import GuardedResponse, StreamGuardMiddleware, guard_stream
 from streamguard_core import Cause, MemoryLedger, StreamSession
@@ -170,3 +173,17 @@ class Rig:
     def causes(self) -> list[Cause]:
         """The causes of the receipts."""
         return [receipt.cause for receipt in self.ledger.receipts]
+
+
+async def passing_on(request: Request, call_next: Any) -> Any:
+    """What a `BaseHTTPMiddleware` does at least."""
+    return await call_next(request)
+
+
+def existing(endpoint: Any, layers: int = 0, **options: Any) -> Starlette:
+    """A Starlette application with nothing but the line `add_middleware`, and layers below it."""
+    app = Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])])
+    for _ in range(layers):
+        app.add_middleware(BaseHTTPMiddleware, dispatch=passing_on)
+    app.add_middleware(StreamGuardMiddleware, **options)
+    return app

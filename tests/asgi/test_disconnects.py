@@ -20,6 +20,7 @@ from streamguard_asgi import GuardedResponse, StreamGuardMiddleware, guard_strea
 from streamguard_core import Cause, Receipt
 
 from .driver import Engine, Mode, Server, eventually
+from .endpoints import passing_on
 
 Build = Callable[[Engine], Any]
 
@@ -84,11 +85,6 @@ STACKS: dict[str, Build] = {
     "fastapi": fastapi,
     "taken_over": taken_over,
 }
-
-
-async def passing_on(request: Request, call_next: Any) -> Any:
-    """A middleware that does nothing, as many do."""
-    return await call_next(request)
 
 
 def layered(app: Any, layers: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -21,27 +21,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from streamguard_asgi import StreamGuardMiddleware
-from streamguard_core import UsageError
+from streamguard_asgi.unwinding import MOMENT
+from streamguard_core.testing import run
 
 from .driver import Engine, Mode, Server, eventually
+from .endpoints import existing, passing_on
 
 SPECS = pytest.mark.parametrize("spec", ["2.3", "2.4"])
-
-
-async def pass_on(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    """What a `BaseHTTPMiddleware` does at least."""
-    return await call_next(request)
-
-
-def guarded(endpoint: Any, layers: int = 0, **options: Any) -> Starlette:
-    """A Starlette application with nothing but the line `add_middleware`, and layers below it."""
-    app = Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])])
-    for _ in range(layers):
-        app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
-    app.add_middleware(StreamGuardMiddleware, **options)
-    return app
 
 
 def streaming(engine: Engine, held: list[Any]) -> Any:
@@ -60,7 +46,7 @@ def streaming(engine: Engine, held: list[Any]) -> Any:
 async def test_left_while_the_model_is_silent(spec: str, layers: int, mode: Mode) -> None:
     """The generator waits for its next token when the reader leaves: it is ended, and nothing is generated."""
     engine, held = Engine(2), list[Any]()
-    async with Server(guarded(streaming(engine, held), layers), spec=spec, mode=mode) as server:
+    async with Server(existing(streaming(engine, held), layers), spec=spec, mode=mode) as server:
         await server.until(lambda: "token2" in server.text)
         server.leave()
         await server.ended()
@@ -77,7 +63,7 @@ async def test_left_while_a_send_waits_for_a_slow_reader(
 ) -> None:
     """Suspended at its `yield`, and held by somebody: the generator is closed before the request is over."""
     engine, held = Engine(1), list[Any]()
-    async with Server(guarded(streaming(engine, held), layers), spec=spec) as server:
+    async with Server(existing(streaming(engine, held), layers), spec=spec) as server:
         await server.until(lambda: "token1" in server.text)
         server.stall()
         engine.make(100)
@@ -110,7 +96,7 @@ async def test_left_by_the_reader_of_a_sync_generator(spec: str, layers: int) ->
         held.append(tokens())
         return StreamingResponse(held[0])
 
-    async with Server(guarded(endpoint, layers), spec=spec) as server:
+    async with Server(existing(endpoint, layers), spec=spec) as server:
         await server.until(lambda: "token1" in server.text)
         server.leave()
         await asyncio.sleep(0)
@@ -136,7 +122,7 @@ async def test_left_by_the_reader_of_a_sync_generator_in_the_middle_of_a_send(sp
         held.append(tokens())
         return StreamingResponse(held[0])
 
-    async with Server(guarded(endpoint), spec=spec) as server:
+    async with Server(existing(endpoint), spec=spec) as server:
         await server.until(lambda: bool(server.bodies))
         server.stall()
         await eventually(lambda: server.senders)
@@ -183,7 +169,7 @@ async def test_an_application_that_asks_whether_its_reader_is_there(spec: str) -
 
         return StreamingResponse(body())
 
-    async with Server(guarded(endpoint), spec=spec) as server:
+    async with Server(existing(endpoint), spec=spec) as server:
         await server.until(lambda: "token30" in server.text)
         assert not any(asked)
         server.leave()
@@ -194,6 +180,7 @@ async def test_an_application_that_asks_whether_its_reader_is_there(spec: str) -
 async def test_an_application_that_swallows_its_cancellation() -> None:
     """It is cancelled at each further send, and ends with its own last item; nothing reaches the server."""
     swallowed = 0
+    gone = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         nonlocal swallowed
@@ -201,37 +188,42 @@ async def test_an_application_that_swallows_its_cancellation() -> None:
         for _ in range(5):
             try:
                 await send({"type": "http.response.body", "body": b"a", "more_body": True})
-                await asyncio.sleep(0.01)
+                await gone.wait()
             except asyncio.CancelledError:
                 swallowed += 1
 
     async with Server(StreamGuardMiddleware(app)) as server:
         await server.until(lambda: bool(server.bodies))
         server.leave()
+        gone.set()
         await server.ended()
     assert swallowed >= 3
     assert server.sent_after_leaving == 0
 
 
-async def test_a_background_task_runs_after_the_reader_has_left() -> None:
+def test_a_background_task_runs_after_the_reader_has_left() -> None:
     """A framework that listens unwinds by itself, and what it runs behind a response still runs."""
-    engine, ran = Engine(1), list[bool]()
 
-    async def behind() -> None:
-        await asyncio.sleep(0.1)
-        ran.append(engine.closed)
+    async def main() -> None:
+        engine, ran = Engine(1), list[bool]()
 
-    async def endpoint(request: Request) -> Response:
-        return StreamingResponse(engine.stream(), background=BackgroundTask(behind))
+        async def behind() -> None:
+            await asyncio.sleep(2 * MOMENT)
+            ran.append(engine.closed)
 
-    async with Server(guarded(endpoint), spec="2.3") as server:
-        await server.until(lambda: "token1" in server.text)
-        server.stall()
-        engine.make(9)
-        await eventually(lambda: server.senders)
-        server.leave(release=False)
-        await server.ended()
-    assert ran == [True]
+        async def endpoint(request: Request) -> Response:
+            return StreamingResponse(engine.stream(), background=BackgroundTask(behind))
+
+        async with Server(existing(endpoint), spec="2.3") as server:
+            await server.until(lambda: "token1" in server.text)
+            server.stall()
+            engine.make(9)
+            await eventually(lambda: server.senders)
+            server.leave(release=False)
+            await server.ended()
+        assert ran == [True]
+
+    run(main())
 
 
 async def test_somebody_elses_cancellation_propagates() -> None:
@@ -247,7 +239,7 @@ async def test_somebody_elses_cancellation_propagates() -> None:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         finally:
             told.set()
-            await asyncio.sleep(0.05)
+            await asyncio.Event().wait()
 
     async with Server(StreamGuardMiddleware(app)) as server:
         await server.until(lambda: "token1" in server.text)
@@ -269,7 +261,7 @@ def with_sse_starlette(engine: Engine) -> Any:
     async def endpoint(request: Request) -> Response:
         return EventSourceResponse(engine.stream())
 
-    return guarded(endpoint)
+    return existing(endpoint)
 
 
 def with_fastapi(engine: Engine) -> Any:
@@ -294,8 +286,8 @@ def with_gzip(engine: Engine) -> Any:
 
 def mounted_and_twice(engine: Engine) -> Any:
     """A guarded application inside a guarded one, with a middleware in between."""
-    app = Starlette(routes=[Mount("/", guarded(streaming(engine, [])))])
-    app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
+    app = Starlette(routes=[Mount("/", existing(streaming(engine, [])))])
+    app.add_middleware(BaseHTTPMiddleware, dispatch=passing_on)
     app.add_middleware(StreamGuardMiddleware)
     app.add_middleware(StreamGuardMiddleware)
     return app
@@ -303,8 +295,8 @@ def mounted_and_twice(engine: Engine) -> Any:
 
 def below_base_middleware(engine: Engine) -> Any:
     """Not outermost: another middleware reads `receive` above."""
-    app = guarded(streaming(engine, []))
-    app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
+    app = existing(streaming(engine, []))
+    app.add_middleware(BaseHTTPMiddleware, dispatch=passing_on)
     return app
 
 
@@ -327,93 +319,3 @@ async def test_whatever_stands_in_between(spec: str, make: Any, slow: bool) -> N
         await server.ended()
         await eventually(lambda: engine.closed)
     assert engine.generated <= 6
-
-
-# -- requests without a stream ---------------------------------------------------------------------
-
-
-def answering(seconds: float, began: asyncio.Event, ended: list[str]) -> Any:
-    """An endpoint that works for a while and then answers."""
-
-    async def endpoint(request: Request) -> Response:
-        await request.body()
-        try:
-            began.set()
-            await asyncio.sleep(seconds)
-            ended.append("done")
-        except asyncio.CancelledError:
-            ended.append("cancelled")
-            raise
-        return Response("hello")
-
-    return endpoint
-
-
-@pytest.mark.parametrize(
-    ("option", "ending"), [("governed", "done"), ("none", "done"), ("all", "cancelled")]
-)
-async def test_a_plain_request_runs_to_its_end(option: str, ending: str) -> None:
-    """What never touched a model is not cancelled when its reader leaves, unless that is asked for."""
-    began, ended = asyncio.Event(), list[str]()
-    app = guarded(answering(0.05, began, ended), cancel_requests=option)
-    async with Server(app, method="POST") as server:
-        await began.wait()
-        server.leave()
-        await server.ended()
-    assert ended == [ending]
-
-
-@pytest.mark.parametrize("layers", [0, 1])
-async def test_a_request_that_waits_in_a_models_sdk_is_cancelled(layers: int) -> None:
-    """The SDK's client knows nothing of StreamGuard, and the endpoint does not stream."""
-    openai = pytest.importorskip("openai")
-    httpx = pytest.importorskip("httpx2")
-    called, cancelled = asyncio.Event(), list[bool]()
-
-    async def hang(_: Any) -> Any:
-        called.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.append(True)
-            raise
-
-    client = openai.AsyncOpenAI(
-        api_key="none", http_client=httpx.AsyncClient(transport=httpx.MockTransport(hang))
-    )
-
-    async def endpoint(request: Request) -> Response:
-        await request.body()
-        said = await client.chat.completions.create(
-            model="m", messages=[{"role": "user", "content": "hello"}]
-        )
-        return Response(said.id)
-
-    async with Server(guarded(endpoint, layers), method="POST") as server:
-        await called.wait()
-        server.leave()
-        await server.ended()
-    assert cancelled == [True]
-
-
-async def test_a_request_that_reads_no_body_is_watched_when_it_takes_its_time() -> None:
-    """Nobody calls `receive`, and the reader's leaving is seen all the same."""
-    ended: list[str] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("ended")
-
-    async with Server(StreamGuardMiddleware(app, cancel_requests="all")) as server:
-        await eventually(lambda: server.receives)
-        server.leave()
-        await server.ended()
-    assert ended == ["ended"]
-
-
-def test_an_option_that_does_not_exist_is_refused() -> None:
-    """What is wrong with the middleware's line is said when it is read."""
-    with pytest.raises(UsageError, match="governed, all, none"):
-        StreamGuardMiddleware(None, cancel_requests="some")  # type: ignore[arg-type]
