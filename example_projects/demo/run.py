@@ -107,6 +107,17 @@ async def compare(
     return list(zip(seen[::2], seen[1::2], strict=True))
 
 
+async def compare_all(
+    engine: Engine, plain: str, guarded: str, max_tokens: int
+) -> dict[Phase, list[tuple[Seen, Seen]]]:
+    """All phases, one after the other; announced inside the loop, which can be interrupted cleanly."""
+    measured = {}
+    for phase in Phase:
+        say(f"8 readers ask for {max_tokens} tokens each and leave {phase} ...")
+        measured[phase] = await compare(engine, plain, guarded, phase, max_tokens)
+    return measured
+
+
 def rows_of(ledger: Path, measured: dict[Phase, list[tuple[Seen, Seen]]]) -> list[Row]:
     """Each measurement with its receipt: per pattern, receipts come in the order of the phases."""
     receipts: dict[str, list[dict[str, Any]]] = {}
@@ -135,10 +146,7 @@ def measure(arguments: argparse.Namespace, ledger: Path) -> tuple[list[Row], boo
         )
         say(f"engine   {arguments.engine or engine.url}{counted}\nplain    {plain}")
         say(f"guarded  {guarded}\n")
-        measured = {}
-        for phase in Phase:
-            say(f"8 readers ask for {tokens} tokens each and leave {phase} ...")
-            measured[phase] = asyncio.run(compare(engine, plain, guarded, phase, tokens))
+        measured = asyncio.run(compare_all(engine, plain, guarded, tokens))
         exact = engine.exact
     return rows_of(ledger, measured), exact
 
