@@ -7,7 +7,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
 
-from streamguard_django import conf
+from streamguard_django.conf import option
 
 LABEL: Final = "streamguard"
 MIDDLEWARE: Final = "streamguard_django.StreamGuardMiddleware"
@@ -17,9 +17,9 @@ _GZIP: Final = "django.middleware.gzip.GZipMiddleware"
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """E001 to E004: the dictionary `STREAMGUARD`."""
-    _values, problems = conf.read(getattr(settings, conf.NAME, {}))
     return [
-        Error(problem.text, hint=problem.hint, id=f"{LABEL}.{problem.id}") for problem in problems
+        Error(problem.text, hint=problem.hint, id=f"{LABEL}.{problem.id}")
+        for problem in option.problems()
     ]
 
 

@@ -1,25 +1,23 @@
-"""The settings dictionary `STREAMGUARD`: what may stand in it, read when it is needed."""
+"""The settings dictionary `STREAMGUARD` in force, read once, when it is first needed."""
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
-from django.utils.module_loading import import_string
 
-from streamguard_core import Deadlines, UsageError
-from streamguard_core.ledger import check_ledger
-from streamguard_core.limits import check_seconds
-from streamguard_core.policies import as_policy, cancel
-from streamguard_core.price import check_pricer
+from streamguard_core import UsageError
+from streamguard_django.keys import KEYS, BadPathError
 
 NAME: Final = "STREAMGUARD"
+_EMPTY: Final[dict[str, Any]] = {}
+"""For projects that have no such setting: the same object each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,147 +33,6 @@ class Problem:
     id: str
     text: str
     hint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key of the dictionary.
-
-    Attributes:
-        default: what holds where the key is missing.
-        read: turns what was written into what is used; raises `ValueError`, or what the core raises.
-        hint: what to write.
-    """
-
-    default: Any
-    read: Callable[[Any], Any]
-    hint: str
-
-
-class BadPathError(ValueError):
-    """A dotted path leads nowhere."""
-
-
-def _resolve(value: Any) -> Any:
-    """What a dotted path names; anything else is what it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return import_string(value)
-    except ImportError as error:
-        raise BadPathError(f"{value!r} cannot be imported ({error})") from error
-
-
-def _made(value: Any, attribute: str) -> Any:
-    """An object with `attribute`, or what a callable returns that makes one."""
-    found = _resolve(value)
-    if found is None or (hasattr(found, attribute) and not isinstance(found, type)):
-        return found
-    return found() if callable(found) else found
-
-
-def _ledger(value: Any) -> Any:
-    made = _made(value, "append_open")
-    return None if made is None else check_ledger(made)
-
-
-def _prices(value: Any) -> Any:
-    made = _made(value, "price")
-    return None if made is None else check_pricer(made)
-
-
-def _callable(value: Any) -> Any:
-    found = _resolve(value)
-    if found is not None and not callable(found):
-        raise ValueError(f"{type(found).__name__} cannot be called")
-    return found
-
-
-def _policy(value: Any) -> Any:
-    return as_policy(cancel if value == "cancel" else _resolve(value))
-
-
-def _deadlines(value: Any) -> Deadlines:
-    if isinstance(value, Deadlines):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{type(value).__name__} is no dictionary")
-    unknown = sorted(set(value) - set(Deadlines.__struct_fields__))
-    if unknown:
-        raise ValueError(f"there is no deadline {unknown[0]!r}")
-    return Deadlines(**value)
-
-
-def _tags(value: Any) -> Any:
-    found = _resolve(value)
-    if callable(found) or isinstance(found, Mapping):
-        return found
-    raise ValueError(f"{type(found).__name__} is neither a dictionary nor can it be called")
-
-
-def _patterns(value: Any) -> tuple[re.Pattern[str], ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError(f"{value!r} is no list")
-    try:
-        return tuple(re.compile(each) for each in value)
-    except (re.error, TypeError) as error:
-        raise ValueError(f"a pattern cannot be compiled ({error})") from error
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither True nor False")
-    return value
-
-
-def _seconds(value: Any) -> float:
-    return check_seconds("the value", value)
-
-
-def _seconds_or_none(value: Any) -> float | None:
-    return None if value is None else _seconds(value)
-
-
-_CALLABLE_HINT: Final = 'a function, or its dotted path such as "project.receipts.keep"'
-
-KEYS: Final[dict[str, Key]] = {
-    "LEDGER": Key(
-        None,
-        _ledger,
-        'a ledger, a callable that makes one, or the dotted path of either, such as "project.ledger.LEDGER"',
-    ),
-    "PRICES": Key(
-        None,
-        _prices,
-        'a price source, a callable that makes one, or the dotted path of either, such as "project.prices.BOOK"',
-    ),
-    "ON_RECEIPT": Key(None, _callable, _CALLABLE_HINT),
-    "ON_DISCONNECT": Key(
-        "cancel",
-        _policy,
-        '"cancel", a policy such as streamguard_core.drain(30), or the dotted path of one',
-    ),
-    "DEADLINES": Key(
-        {},
-        _deadlines,
-        'a dictionary of seconds, such as {"first_token": 20, "idle": 10, "consumer_stall": 30}',
-    ),
-    "TAGS": Key(
-        {},
-        _tags,
-        "a dictionary of texts, or a function of the request that returns one, or its dotted path",
-    ),
-    "EXCLUDE": Key(
-        (), _patterns, r'a list of regular expressions for paths, such as [r"^/admin/", r"\.csv$"]'
-    ),
-    "PING": Key(15.0, _seconds_or_none, "a positive number of seconds, or None for no keep-alives"),
-    "MIRROR": Key(True, _flag, "True or False"),
-    "WATCH_SOCKET": Key(True, _flag, "True or False"),
-    "CLOSE_TIMEOUT": Key(5.0, _seconds, "a positive number of seconds"),
-    "SHUTDOWN": Key(True, _flag, "True or False"),
-    "SHUTDOWN_GRACE": Key(5.0, _seconds, "a positive number of seconds"),
-}
-"""Every key that `STREAMGUARD` may have; `docs/django.md` has the same table."""
 
 
 def read(given: object) -> tuple[dict[str, Any], list[Problem]]:
@@ -203,11 +60,15 @@ def _unknown(name: str) -> Problem:
 
 
 class Settings:
-    """The settings in force: `option("LEDGER")`. What was written is read once, when first needed."""
+    """The settings in force: `option("LEDGER")`.
+
+    Invariant: one dictionary is read once in a process, by whoever is first, so that what it makes (a ledger
+    with its writer) is made once.
+    """
 
     def __init__(self) -> None:
-        self._given: object = None
-        self._values: dict[str, Any] | None = None
+        self._lock = threading.RLock()
+        self._read: tuple[object, dict[str, Any], list[Problem]] | None = None
 
     def __call__(self, name: str) -> Any:
         """Return what holds for a key.
@@ -215,18 +76,29 @@ class Settings:
         Raises:
             ImproperlyConfigured: when anything is wrong with the settings; the system checks say all of it.
         """
-        given = getattr(settings, NAME, {})
-        if self._values is None or given is not self._given:
-            values, problems = read(given)
-            if problems:
-                raise ImproperlyConfigured(f"{problems[0].text} {problems[0].hint}")
-            self._given, self._values = given, values
-        return self._values[name]
+        values, problems = self._in_force()
+        if problems:
+            raise ImproperlyConfigured(f"{problems[0].text} {problems[0].hint}")
+        return values[name]
+
+    def problems(self) -> list[Problem]:
+        """Return all that is wrong with the settings."""
+        return list(self._in_force()[1])
+
+    def _in_force(self) -> tuple[dict[str, Any], list[Problem]]:
+        given = getattr(settings, NAME, _EMPTY)
+        found = self._read
+        if found is None or found[0] is not given:
+            with self._lock:
+                found = self._read
+                if found is None or found[0] is not given:
+                    found = self._read = (given, *read(given))
+        return found[1], found[2]
 
     def forget(self, *, setting: str, **_: object) -> None:
         """Tests override settings: what was read of the old ones no longer holds."""
         if setting == NAME:
-            self._values = None
+            self._read = None
 
 
 option: Final = Settings()

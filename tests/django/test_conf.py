@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from streamguard_core import Deadlines, MemoryLedger, Rule, drain
-from streamguard_django.conf import KEYS, option, read
+from streamguard_django.conf import option, read
+from streamguard_django.keys import KEYS
+
+from .project import BOUND
 
 LEDGER = MemoryLedger()
 
@@ -33,6 +38,13 @@ def test_an_empty_dictionary_is_enough() -> None:
     assert set(values) == set(KEYS)
     assert values["ON_DISCONNECT"].rule is Rule.CANCEL
     assert values["DEADLINES"] == Deadlines()
+
+
+def test_a_project_without_the_setting_reads_it_once_as_well() -> None:
+    """Each request asks for several options; nothing is built anew for that."""
+    with override_settings():
+        del settings.STREAMGUARD
+        assert option("DEADLINES") is option("DEADLINES")
 
 
 def test_what_is_overridden_is_read_again() -> None:
@@ -61,6 +73,66 @@ def test_a_ledger_is_given_or_made(given: object) -> None:
         assert isinstance(first, MemoryLedger)
         assert option("LEDGER") is first
         assert given is not LEDGER or first is LEDGER
+
+
+def test_the_checks_make_no_ledger_of_their_own() -> None:
+    """A ledger has a writer: each `manage.py` run has one, whoever is first to read the settings."""
+    made: list[MemoryLedger] = []
+
+    def factory() -> MemoryLedger:
+        made.append(MemoryLedger())
+        return made[-1]
+
+    with override_settings(STREAMGUARD={"LEDGER": factory}):
+        checks.run_checks()
+        assert made == [option("LEDGER")]
+        checks.run_checks()
+    assert len(made) == 1
+
+
+class _Lock:
+    """Says when somebody has to wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.waited = threading.Event()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.waited.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_two_threads_that_are_first_make_one_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first requests of a threaded server come at once."""
+    begun, may_go_on = threading.Event(), threading.Event()
+    lock = _Lock()
+    monkeypatch.setattr(option, "_lock", lock)
+    made: list[MemoryLedger] = []
+    seen: list[object] = []
+
+    def factory() -> MemoryLedger:
+        made.append(MemoryLedger())
+        begun.set()
+        assert may_go_on.wait(BOUND)
+        return made[-1]
+
+    def first() -> None:
+        seen.append(option("LEDGER"))
+
+    with override_settings(STREAMGUARD={"LEDGER": factory}):
+        threads = [threading.Thread(target=first) for _ in range(2)]
+        threads[0].start()
+        assert begun.wait(BOUND)
+        threads[1].start()
+        assert lock.waited.wait(BOUND)
+        may_go_on.set()
+        for thread in threads:
+            thread.join(BOUND)
+    assert seen == [made[0]] * 2
 
 
 def test_dotted_paths_are_followed() -> None:
