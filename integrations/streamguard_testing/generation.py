@@ -159,8 +159,9 @@ class Generation:
         pace = Pace(self._first_token_due(), settings.seconds_per_token * settings.burst)
         if count == 0:
             await pace.wait(0)
+        lead = (settings.lead - 1) // settings.burst
         for step, done in enumerate(range(0, count, settings.burst)):
-            await pace.wait(step)
+            await pace.wait(max(0, step - lead))
             if step == 0:
                 live.enter(State.GENERATING)
             tokens = list(islice(self._tokens, min(settings.burst, count - done)))

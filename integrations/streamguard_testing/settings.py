@@ -21,6 +21,7 @@ class EngineOptions(TypedDict, total=False):
     tokens_per_second: float | None
     interval: float | None
     burst: int
+    lead: int
     first_token_delay: float
     slots: int | None
     seed: int
@@ -48,6 +49,8 @@ class EngineSettings:
         tokens_per_second: The pace; as fast as possible when neither this nor `interval` is given.
         interval: The pace, as seconds from one token to the next.
         burst: How many tokens are generated and written at once; the mean pace stays the same.
+        lead: How many tokens come as fast as possible before the pace begins; with a slow pace, a
+            reader can leave in mid-stream for certain.
         first_token_delay: Seconds of "thinking" before the first token.
         slots: How many requests are generated at the same time; the others wait, without headers.
         seed: Seed of the text, for requests that bring none.
@@ -74,6 +77,7 @@ class EngineSettings:
     tokens_per_second: float | None = None
     interval: float | None = None
     burst: int = 1
+    lead: int = 1
     first_token_delay: float = 0.0
     slots: int | None = None
     seed: int = 0
@@ -100,6 +104,7 @@ class EngineSettings:
         _at_least(
             1,
             burst=self.burst,
+            lead=self.lead,
             slots=self.slots,
             answer_tokens=self.answer_tokens,
             max_tokens_limit=self.max_tokens_limit,

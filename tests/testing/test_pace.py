@@ -75,6 +75,18 @@ async def test_delays_do_not_add_up(ask: Ask) -> None:
         assert sum(gap < 0.0025 for gap in gaps) >= 5
 
 
+async def test_a_lead_comes_before_the_pace(ask: Ask) -> None:
+    """The first tokens are not waited for; the next one has the whole interval to itself."""
+    async with LoopbackEngine(interval=3600, lead=3) as engine:
+        client = await ask(engine, tokens=10)
+        await client.read_until(3)
+        await _turns(50)
+        assert engine.request("it").generated == 3
+        client.leave()
+        record = await engine.request_ended("it")
+    assert record.generated == 3
+
+
 async def test_burst_is_generated_and_written_at_once(ask: Ask) -> None:
     """A burst of four is one step of four tokens, every four intervals, and the rest at the end."""
     async with LoopbackEngine(interval=0.004, burst=4) as engine:
