@@ -159,8 +159,12 @@ class Counted(Call):
         return None
 
     def _catch_up(self) -> None:
-        """Count the part that the application has got last."""
+        """Count the part that the application has got last, and tell what it said of the end."""
         self._passed(self._tally.end(whole=False))
+        said = self._tally.said
+        if self.record is not None and said is not None and said.finish is not None:
+            # Who leaves behind the finish has missed nothing: the usage comes from the attempt.
+            self.record.stream.finish(said.finish)
 
     def _passed(self, chunks: int) -> None:
         if self.record is not None:

@@ -291,6 +291,20 @@ class TestOneReceipt:
         assert (attempt.outcome, attempt.cut, attempt.chunks) == (AttemptOutcome.CUT, True, 2)
         assert receipt.instants.close_called_ns is not None
 
+    async def test_the_reader_leaves_behind_the_finish(self, client: Client) -> None:
+        """Everything was read but the usage: completed, and left early; not a disconnect."""
+        answer = Answer(head() + chunked(token("never "), token("again", "stop")))
+        async with scripted(answer) as server, job() as (scope, ledger):
+            parts: list[bytes] = []
+            task = asyncio.ensure_future(outcome(client.ask(server.url, parts)))
+            await until(lambda: b"stop" in b"".join(parts))
+            scope.disconnected("gone")
+            assert isinstance(await task, CutOffError)
+            await server.left()
+        receipt = only(ledger)
+        assert (receipt.cause, receipt.finish) == (Cause.COMPLETED, "stop")
+        assert receipt.client_left_early
+
     async def test_truncated(self, client: Client) -> None:
         """The body ends without the terminal marker: not a completion (G13)."""
         answer = Answer(head() + chunked(token("never "), end=True))
