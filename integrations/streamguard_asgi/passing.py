@@ -42,6 +42,7 @@ class Passing:
     __slots__ = (
         "_begun",
         "_cut_off",
+        "_deadline",
         "_guard",
         "_loop",
         "_seen",
@@ -72,6 +73,8 @@ class Passing:
         self._sent = self._seen = 0
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        """After the cutoff: an application that has not returned by then is not waited for."""
 
     def begin(self) -> None:
         """What is sent is a stream: it has a receipt from here on."""
@@ -118,8 +121,9 @@ class Passing:
         Args:
             confirmed: everything that it left behind has ended as well.
         """
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._deadline):
+            if timer is not None:
+                timer.cancel()
         if not self._begun:
             return
         if self._stream.cause is None:
@@ -172,12 +176,16 @@ class Passing:
 
     def _closed(self) -> None:
         """The cutoff has come; in whatever thread."""
-        if self._guard.gone is not None:
-            return
         if threading.get_ident() == self._thread:
-            self._cut_off()
+            self._end_application()
         else:
-            self._loop.call_soon_threadsafe(self._cut_off)
+            self._loop.call_soon_threadsafe(self._end_application)
+
+    def _end_application(self) -> None:
+        # Nothing wakes a thread that waits for what is not ours: the receipt does not wait for it.
+        self._deadline = self._loop.call_later(self._guard.close_timeout, self._stream.unconfirmed)
+        if self._guard.gone is None:
+            self._cut_off()
 
     def _arm(self) -> None:
         if self._guard.consumer_stall is not None:

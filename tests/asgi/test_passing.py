@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from streamguard_asgi import StreamGuardMiddleware
-from streamguard_core import Cause, CountSource, Receipt, current_scope
+from streamguard_core import Cause, CloseState, CountSource, Receipt, current_scope
 from streamguard_providers.stream_decoder import StreamDecoder
 
-from .driver import Engine, Server
+from .driver import Engine, Server, eventually
 from .test_recorded import begun
 
 SPECS = pytest.mark.parametrize("spec", ["2.3", "2.4"])
@@ -150,3 +151,27 @@ async def test_a_call_that_is_recorded_already() -> None:
     app.add_middleware(StreamGuardMiddleware, on_receipt=receipts.append)
     await Server(app).run()
     assert [(receipt.cause, receipt.model) for receipt in receipts] == [(Cause.COMPLETED, "m")]
+
+
+async def test_a_thread_that_nothing_wakes_is_given_up() -> None:
+    """The reader has left and a thread still blocks: the receipt does not wait for it, and says so (G10)."""
+    receipts: list[Receipt] = []
+    release = threading.Event()
+
+    def tokens() -> Iterator[str]:
+        yield "data: a\n\n"
+        release.wait()
+
+    app = guarded(tokens, receipts, EVENTS, shutdown_grace=0.05)
+    try:
+        async with Server(app) as server:
+            await server.until(lambda: "data: a" in server.text)
+            server.leave()
+            await eventually(lambda: receipts)
+            assert receipts[0].close is CloseState.UNCONFIRMED
+            release.set()
+            await server.ended()
+    finally:
+        release.set()
+    (receipt,) = receipts
+    assert receipt.cause is Cause.CLIENT_DISCONNECT

@@ -36,9 +36,16 @@ LEAD: Final = 3
 INTERVAL: Final = 3.0
 """Seconds between two chunks behind the lead: time enough for a machine that others share, and none
 is lost where the reader's leaving is seen."""
-BOUND: Final = 5.0
+BOUND: Final = 30.0
 _FOREVER: Final = 600.0
 _UNREAD: Final = b"x" * 2000
+TOKENS: Final = 10
+"""Of a whole answer. Its reader gets an event for each, then one for the end; from an application that
+passes the provider's own events on, one for the finish reason, and one for the usage."""
+UNTOUCHED: Final = frozenset(
+    {"fastapi-sse", "fastapi-streaming", "fastapi-threaded", "sse-starlette"}
+)
+"""Applications that pass the provider's own events on."""
 BLOCKING: Final = frozenset({"fastapi-threaded"})
 """Applications whose provider call blocks a thread."""
 _CONNECTING: Final = "02"  # SYN_SENT, in /proc/net/tcp
@@ -269,9 +276,11 @@ class Rig:
             return found is not None and found.state in states and found.generated >= chunks
 
         await self._until(there, phase)
-        if phase in (Phase.MIDDLE, Phase.TAIL):
+        if phase is Phase.MIDDLE:
             assert await client.read_some()
-        if phase in (Phase.TAIL, Phase.SETTLING):
+        elif phase in (Phase.TAIL, Phase.SETTLING):
+            events = TOKENS + (phase is Phase.SETTLING) + (app in UNTOUCHED)
+            assert len(await client.read_until(events)) == events
             await self._until(self._all_read, phase)
 
     def _connecting(self) -> bool:
