@@ -8,7 +8,7 @@ from typing import Any
 from asking import Case, ledger
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
-from fastapi.sse import EventSourceResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sse_starlette import EventSourceResponse as OtherEventSourceResponse
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -83,10 +83,10 @@ def untouched(name: str, endpoint: Callable[..., Any], **options: Any) -> Any:
     return app
 
 
-async def native(request: Request) -> AsyncIterator[str]:
+async def native(request: Request) -> AsyncIterator[ServerSentEvent]:
     """FastAPI's own server-sent events."""
     async for line in _case(request).lines():
-        yield line
+        yield ServerSentEvent(raw_data=line)
 
 
 async def streaming(request: Request) -> Response:
