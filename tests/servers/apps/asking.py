@@ -28,8 +28,9 @@ gc.disable()
 
 TOKENS: Final = 10
 _ONE: Final = httpx.Limits(max_connections=1)
-# Long, because deadlines are not what is shown here; a thread in the queue of a pool goes at last.
-_PATIENCE: Final = httpx.Timeout(600, pool=20)
+# Long, because deadlines are not what is shown here. Nothing wakes a thread in the queue of a pool:
+# it goes at last, so that a worker with one thread can go on.
+_PATIENCE: Final = httpx.Timeout(600, pool=4)
 
 
 def ledger(name: str) -> SQLiteLedger:
