@@ -119,9 +119,17 @@ class Mirror:
                 self._changed.wait_for(lambda: self._waiting)
                 self._busy = True
                 rows = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-            close_old_connections()
+            _look_after_connections()
             _write(rows)
-            close_old_connections()
+            _look_after_connections()
+
+
+def _look_after_connections() -> None:
+    """As Django does around each request; a database that is down then must not end the thread."""
+    try:
+        close_old_connections()
+    except Exception as error:  # noqa: BLE001 - as for `_write`, which says what could not be written
+        _LOG.warning("the mirror's connections: %s", type(error).__name__)
 
 
 def _in_transaction() -> bool:

@@ -259,6 +259,8 @@ class Engine:
         self.generated = 0
         self.started = False
         self.closed = False
+        self.asked = False
+        """Somebody waits for a token that is not there yet."""
         self._allowed = tokens
         self._over = False
         self._changed = asyncio.Event()
@@ -280,7 +282,9 @@ class Engine:
             while self._allowed or not self._over:
                 if not self._allowed:
                     self._changed.clear()
+                    self.asked = True
                     await self._changed.wait()
+                    self.asked = False
                     continue
                 self._allowed -= 1
                 self.generated += 1

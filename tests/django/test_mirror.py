@@ -17,7 +17,7 @@ import pytest
 from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.db import IntegrityError, connection
+from django.db import IntegrityError, OperationalError, connection
 from django.db.models import Sum
 from django.test import override_settings
 
@@ -224,6 +224,27 @@ def test_a_database_that_is_down_harms_nothing(
     _seal(receipt_of("kept"))
     assert mirror.flush()
     assert [row.pk for row in StreamReceipt.objects.all()] == ["kept"]
+
+
+def test_connections_that_cannot_be_looked_after_do_not_end_the_mirror(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Django looks at its old connections before and after each batch; what that raises takes nobody's rows along."""
+    written: list[str] = []
+
+    def down() -> None:
+        raise OperationalError("secret")
+
+    monkeypatch.setattr(mirror_module, "close_old_connections", down)
+    monkeypatch.setattr(
+        mirror_module, "_write", lambda rows: written.extend(row.pk for row in rows)
+    )
+    monkeypatch.setattr(mirror_module, "_in_transaction", lambda: False)
+    mirror = Mirror()
+    for stream in ("s1", "s2"):
+        mirror.receive(receipt=receipt_of(stream_id=stream))
+        assert mirror.flush()
+    assert written == ["s1", "s2"]
 
 
 @pytest.mark.django_db(transaction=True)
