@@ -13,6 +13,9 @@ from streamguard_core import sse
 from streamguard_core.causes import Category, Cause
 from streamguard_core.chunks import AnyChunk, Chunk, ChunkKind, text_of
 
+STREAM_ID_HEADER: Final = "streamguard-stream-id"
+"""Names the stream to its reader, who can ask for the receipt with it, also after an abort."""
+
 _ERRORS: Final[dict[Category, str]] = {
     Category.CONSUMER: "The answer could not be delivered.",
     Category.SHUTDOWN: "The server is shutting down.",
@@ -143,6 +146,9 @@ class Raw(Text):
         self.ping = ping
 
 
+_LINES: Final = (Lines.media_type, "application/jsonl")
+
+
 def messages(batch: Sequence[AnyChunk]) -> list[bytes]:
     """The lines of a batch as messages of their own, for a transport that has some.
 
@@ -179,6 +185,28 @@ def _message(chunk: AnyChunk) -> bytes:
     return _line(chunk).removesuffix(b"\n")
 
 
+def form_of(media_type: str, first_id: int | None = None) -> Format:
+    """Return the format of a media type; what is none of ours is passed on as the bytes that are made.
+
+    Args:
+        media_type: as in a `Content-Type`, with or without parameters.
+        first_id: see `Events`.
+    """
+    bare = media_type.partition(";")[0].strip().lower()
+    if bare == Events.media_type:
+        return Events(first_id)
+    if bare in _LINES:
+        return Lines()
+    return Text() if bare == Text.media_type else Raw()
+
+
+def id_header(stream_id: str | None) -> dict[str, str]:
+    """The header that names the stream to its reader; none where the id cannot stand in a header."""
+    if stream_id is None or not (stream_id.isascii() and stream_id.isprintable()):
+        return {}
+    return {STREAM_ID_HEADER: stream_id}
+
+
 def choose(accept: str, first_id: int | None = None) -> Format:
     """Return the format a reader likes best; server-sent events where it does not care.
 
@@ -187,7 +215,7 @@ def choose(accept: str, first_id: int | None = None) -> Format:
         first_id: see `Events`.
     """
     for wanted in _by_preference(accept.lower().split(",")):
-        if wanted in ("application/x-ndjson", "application/jsonl"):
+        if wanted in _LINES:
             return Lines()
         if wanted == "text/plain":
             return Text()

@@ -30,14 +30,18 @@ from streamguard_asgi.request import RequestGuard, guard_in, new_guard
 from streamguard_asgi.resume import Resume
 from streamguard_asgi.shielding import attend
 from streamguard_core import StreamSession, UsageError, current_scope, use_scope
-from streamguard_core.formats import Events, Format, Lines, Raw, Text, choose
+from streamguard_core.formats import (
+    Events,
+    Format,
+    Raw,
+    choose,
+    form_of,
+    id_header,
+)
 from streamguard_core.replay import ResumeError
 from streamguard_core.sse import PING
 
 DEFAULT_PING: Final = 15.0
-STREAM_ID_HEADER: Final = "streamguard-stream-id"
-"""Names the stream to its reader, who can ask for the receipt with it, also after an abort."""
-
 _SSE_HEADERS: Final = {
     "cache-control": "no-store",
     "connection": "keep-alive",
@@ -102,7 +106,9 @@ class GuardedResponse(Response):
             )
         self._content = content
         self._options = session
-        self._form: Format | None = None if media_type is None else _form(media_type, ids)
+        self._form: Format | None = None
+        if media_type is not None:
+            self._form = form_of(media_type, 0 if ids else None)
         self._ids = ids
         self._resume = resume
         self._ping = ping
@@ -299,19 +305,9 @@ class GuardedResponse(Response):
             ours = {"content-type": f"{form.media_type}; charset=utf-8"}
             ours |= _SSE_HEADERS if isinstance(form, Events) else {"cache-control": "no-store"}
             ours |= {"vary": "accept"} if self._form is None else {}
-        if stream_id is not None and stream_id.isascii() and stream_id.isprintable():
-            ours[STREAM_ID_HEADER] = stream_id
+        ours |= id_header(stream_id)
         added = [(name.encode(), value.encode()) for name, value in ours.items()]
         return [*self.raw_headers, *(header for header in added if header[0] not in named)]
-
-
-def _form(media_type: str, ids: bool) -> Format:
-    bare = media_type.partition(";")[0].strip().lower()
-    if bare == Events.media_type:
-        return Events(0 if ids else None)
-    if bare in (Lines.media_type, "application/jsonl"):
-        return Lines()
-    return Text() if bare == Text.media_type else Raw()
 
 
 def _accepted(scope: ASGIScope) -> str:

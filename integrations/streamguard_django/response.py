@@ -15,14 +15,18 @@ from streamguard_core import (
     UsageError,
     current_scope,
 )
-from streamguard_core.formats import Events, Format, Lines, Raw, Text, choose
+from streamguard_core.formats import (
+    Events,
+    Format,
+    Raw,
+    choose,
+    form_of,
+    id_header,
+)
 from streamguard_core.limits import check_seconds
 from streamguard_django.conf import option
 from streamguard_django.guarding import content_of, is_asgi
 from streamguard_django.scope import RequestScope
-
-STREAM_ID_HEADER: Final = "streamguard-stream-id"
-"""Names the stream to its reader, who can ask for the receipt with it."""
 
 _SETTING: Final = -1.0
 """`ping` was not given: the setting `PING` holds."""
@@ -79,9 +83,8 @@ class GuardedStreamingHttpResponse(StreamingHttpResponse):
             check_seconds("ping", ping)
         scope = _scope(request)
         accepted = scope.request.headers.get("Accept", "*/*")
-        form = (
-            choose(accepted, 0 if ids else None) if media_type is None else _form(media_type, ids)
-        )
+        first_id = 0 if ids else None
+        form = choose(accepted, first_id) if media_type is None else form_of(media_type, first_id)
         guarded = content_of(content, form, scope, session, ping=ping)
         own = media_type if isinstance(form, Raw) else f"{form.media_type}; charset=utf-8"
         named = {name.lower() for name in headers or ()}
@@ -95,7 +98,8 @@ class GuardedStreamingHttpResponse(StreamingHttpResponse):
         self.headers.setdefault("Cache-Control", "no-store")
         if isinstance(form, Events):
             self.headers.setdefault("X-Accel-Buffering", "no")
-        self.headers.setdefault(STREAM_ID_HEADER, stream_id)
+        for name, value in id_header(stream_id).items():
+            self.headers.setdefault(name, value)
         if chosen:
             patch_vary_headers(self, ("Accept",))
 
@@ -112,12 +116,3 @@ def _scope(request: Any) -> RequestScope:
         )
     request.streamguard = RequestScope(request, asgi=is_asgi(request))
     return request.streamguard  # type: ignore[no-any-return]
-
-
-def _form(media_type: str, ids: bool) -> Format:
-    bare = media_type.partition(";")[0].strip().lower()
-    if bare == Events.media_type:
-        return Events(0 if ids else None)
-    if bare in (Lines.media_type, "application/jsonl"):
-        return Lines()
-    return Text() if bare == Text.media_type else Raw()

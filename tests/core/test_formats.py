@@ -7,7 +7,19 @@ import json
 import pytest
 
 from streamguard_core import AnyChunk, Category, Cause, Chunk, ChunkKind
-from streamguard_core.formats import End, Events, Format, Lines, Raw, Text, choose, messages
+from streamguard_core.formats import (
+    STREAM_ID_HEADER,
+    End,
+    Events,
+    Format,
+    Lines,
+    Raw,
+    Text,
+    choose,
+    form_of,
+    id_header,
+    messages,
+)
 
 BATCH: list[AnyChunk] = [
     "never ",
@@ -37,6 +49,34 @@ BATCH: list[AnyChunk] = [
 def test_the_reader_chooses(accept: str, chosen: type[Format]) -> None:
     """The best of what the reader accepts and we have; events where it does not care."""
     assert type(choose(accept)) is chosen
+
+
+@pytest.mark.parametrize(
+    ("media_type", "form"),
+    [
+        ("text/event-stream", Events),
+        ("Text/Event-Stream; charset=utf-8", Events),
+        ("application/x-ndjson", Lines),
+        ("application/jsonl", Lines),
+        ("text/plain; charset=utf-8", Text),
+        ("audio/mpeg", Raw),
+    ],
+)
+def test_an_application_may_name_the_format(media_type: str, form: type[Format]) -> None:
+    """By its media type, with or without parameters; bytes of any other are passed on."""
+    assert type(form_of(media_type)) is form
+
+
+def test_named_events_may_be_numbered() -> None:
+    """From the first id on, as for events that the reader chose."""
+    assert form_of("text/event-stream", 0).encode(["a"]) == b"id: 1\ndata: a\n\n"
+
+
+@pytest.mark.parametrize("stream_id", [None, "a\nb", "\xe4"])
+def test_only_a_printable_name_stands_in_a_header(stream_id: str | None) -> None:
+    """An id is what an application chose: in a header it must not end that, nor be unreadable."""
+    assert id_header(stream_id) == {}
+    assert id_header("id-1") == {STREAM_ID_HEADER: "id-1"}
 
 
 def test_events_with_ids_are_numbered_by_commit_offset() -> None:

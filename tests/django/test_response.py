@@ -157,6 +157,15 @@ async def test_the_view_may_choose_instead_and_its_headers_win() -> None:
     assert server.headers["Cache-Control"] == "private"
 
 
+async def test_a_name_that_cannot_stand_in_a_header_stands_in_none() -> None:
+    """Who builds a session may name it as he likes; the answer is streamed all the same."""
+    _, async_view = _views()
+    with project(async_view(lambda: StreamSession(awords(), stream_id="a\nb"))) as made:
+        server = await Server(made.asgi()).run()
+    assert STREAM_ID_HEADER not in server.headers
+    assert eos(server)["stream_id"] == "a\nb"
+
+
 async def test_events_may_be_numbered() -> None:
     """`ids=True` says with each event how much was committed."""
     _, async_view = _views(ids=True)
