@@ -2,9 +2,10 @@
 
 import streamguard_django._django  # noqa: F401 - first: it says what to install
 from streamguard_core import current_scope
+from streamguard_core.formats import STREAM_ID_HEADER
 from streamguard_django.asgi import GuardedApplication, get_guarded_asgi_application
 from streamguard_django.middleware import StreamGuardMiddleware
-from streamguard_django.response import STREAM_ID_HEADER, GuardedStreamingHttpResponse
+from streamguard_django.response import GuardedStreamingHttpResponse
 from streamguard_django.scope import RequestScope
 from streamguard_django.signals import stream_opened, stream_sealed
 
