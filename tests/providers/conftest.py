@@ -11,6 +11,7 @@ import pytest
 
 from streamguard_testing import LoopbackEngine
 
+from .counting import Client
 from .makers import EVERY
 
 
@@ -48,3 +49,11 @@ def make(request: pytest.FixtureRequest) -> Any:
 def contract(request: pytest.FixtureRequest) -> str:
     """The two ways a producer is driven."""
     return str(request.param)
+
+
+@pytest.fixture(params=["async", "sync"])
+async def client(request: pytest.FixtureRequest, library: Any) -> AsyncIterator[Client]:
+    """A client whose transport is guarded."""
+    made = Client(library, request.param)
+    yield made
+    await made.close()
