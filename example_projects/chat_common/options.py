@@ -1,0 +1,45 @@
+"""The command line and the listening socket of the chats."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+
+WINDOW = 10.0
+"""How long an answer waits for a reader whose connection broke, in seconds."""
+
+
+def options(description: str, ledger: Path) -> argparse.ArgumentParser:
+    """The options that every chat has.
+
+    Args:
+        description: what it is.
+        ledger: where receipts go by default.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port on 127.0.0.1; 0 for a free one"
+    )
+    parser.add_argument("--engine", metavar="URL", help="Ollama, or an OpenAI-compatible .../v1")
+    parser.add_argument("--model", metavar="NAME", help="the engine's first one by default")
+    parser.add_argument(
+        "--window",
+        type=float,
+        default=WINDOW,
+        metavar="SECONDS",
+        help=f"how long an answer waits for a reader whose connection broke ({WINDOW:g})",
+    )
+    parser.add_argument(
+        "--ledger", type=Path, default=ledger, metavar="DIR", help="folder for receipts"
+    )
+    return parser
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on 127.0.0.1; ends the program with what to do if there is none to be had."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        sys.exit(f"main.py: cannot listen on 127.0.0.1:{port} ({error}); try --port 0")
