@@ -135,6 +135,11 @@ class SessionBase(SessionTerms):
         signal = self._protocol.signal
         return signal.cause if signal is not None else None
 
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The calls to providers that are over, in order; the first 64."""
+        return self._about.attempts
+
     def statistics(self) -> Statistics:
         """A frozen snapshot of the counters and states."""
         protocol = self._protocol

@@ -24,7 +24,7 @@ from streamguard_core import (
     current_scope,
     use_scope,
 )
-from streamguard_core.cancellation import cause_of
+from streamguard_core.cancellation import cause_of, cause_of_failure
 
 Endpoint = Callable[..., Any]
 Guarded = Callable[..., Awaitable[Any]]
@@ -235,7 +235,7 @@ def _guard_of(request: Request | None) -> RequestGuard:
 def _endpoint_failed(session: StreamSession, error: BaseException) -> None:
     """The endpoint raised before there was a stream. The type alone is told: texts may quote prompts."""
     if isinstance(error, Exception):
-        cause = Cause.PRODUCER_ERROR
+        cause = cause_of_failure(error, session.attempts)
     else:
         cause = cause_of(error, current_scope())
     session.terminate(cause, f"the endpoint raised {type(error).__name__}")

@@ -209,7 +209,7 @@ async def test_an_http_exception_is_answered_as_always(kind: Any) -> None:
     server = await rig.server().run()
     assert (server.status, json.loads(server.text)) == (418, {"detail": "no coffee"})
     (receipt,) = rig.ledger.receipts
-    assert (receipt.cause, receipt.produced) == (Cause.PRODUCER_ERROR, 0)
+    assert (receipt.cause, receipt.produced) == (Cause.CONSUMER_ERROR, 0)
     assert receipt.detail == "the endpoint raised HTTPException"
 
 
@@ -291,7 +291,7 @@ async def test_failures_are_sealed_without_the_middleware_too() -> None:
     server = await Server(app).run()
     assert server.status == 418
     (receipt,) = server.scope["state"]["streamguard"].receipts
-    assert receipt.cause is Cause.PRODUCER_ERROR
+    assert receipt.cause is Cause.CONSUMER_ERROR
 
 
 async def test_it_can_be_called_directly() -> None:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from streamguard_core import Cause, Scope, Shutdown
-from streamguard_core.cancellation import cause_of
+from streamguard_core import Attempt, AttemptOutcome, Cause, ProducerError, Scope, Shutdown
+from streamguard_core.cancellation import cause_of, cause_of_failure
 from streamguard_core.shielding import finish
 
 
@@ -95,3 +95,47 @@ async def test_work_that_takes_too_long_goes_on_by_itself() -> None:
     assert not task.done()
     may_end.set()
     assert await task
+
+
+def _raised(error: Exception, source: BaseException | None = None) -> Exception:
+    """The error, as one that was raised from `source`."""
+    error.__cause__ = source
+    return error
+
+
+def _of(package: str) -> Exception:
+    """An error whose type that package has defined."""
+    kind: type[Exception] = type("APIError", (Exception,), {"__module__": package})
+    return kind()
+
+
+def _circle() -> Exception:
+    """Two errors that are each other's cause, as careless code makes them."""
+    first, second = ValueError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    return first
+
+
+@pytest.mark.parametrize(
+    ("error", "failed", "cause"),
+    [
+        (KeyError(), False, Cause.CONSUMER_ERROR),
+        (KeyError(), True, Cause.CONSUMER_ERROR),
+        (_circle(), True, Cause.CONSUMER_ERROR),
+        (ProducerError(), False, Cause.PRODUCER_ERROR),
+        (_of("google.genai.errors"), False, Cause.PRODUCER_ERROR),
+        (_of("google.cloud.errors"), False, Cause.CONSUMER_ERROR),
+        (_of("openai_of_mine"), True, Cause.CONSUMER_ERROR),
+        (_of("httpx"), False, Cause.CONSUMER_ERROR),
+        (_of("httpx"), True, Cause.PRODUCER_ERROR),
+        (_raised(ValueError(), _raised(KeyError(), _of("openai"))), False, Cause.PRODUCER_ERROR),
+        (ExceptionGroup("", [ValueError(), _of("openai")]), False, Cause.PRODUCER_ERROR),
+    ],
+)
+def test_an_endpoints_error_is_its_own_unless_a_provider_is_behind_it(
+    error: Exception, failed: bool, cause: Cause
+) -> None:
+    """By the types of what was raised; a client of anybody's needs a call that failed."""
+    attempts = [Attempt(outcome=AttemptOutcome.FAILED if failed else AttemptOutcome.COMPLETED)]
+    assert cause_of_failure(error, attempts) is cause
+    assert failed or cause_of_failure(error, ()) is cause
