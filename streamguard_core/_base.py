@@ -11,6 +11,14 @@ from concurrent.futures import Future
 from types import AsyncGeneratorType
 from typing import Any, Final
 
+from streamguard_core._arguments import (
+    as_limits,
+    check_clock,
+    check_deadlines,
+    check_max_tokens,
+    check_observers,
+    check_tags,
+)
 from streamguard_core._pricing import priced
 from streamguard_core._seal import Description, build_receipt, heed_attempts, was_told
 from streamguard_core._terms import SessionTerms
@@ -20,7 +28,7 @@ from streamguard_core.clock import SYSTEM_CLOCK, Clock
 from streamguard_core.errors import LedgerError, StreamGuardError, TruncatedStream, UsageError
 from streamguard_core.gates import Gate, check_gates
 from streamguard_core.ledger import Ledger, check_ledger
-from streamguard_core.limits import DEFAULT_DEADLINES, Deadlines, Limits
+from streamguard_core.limits import DEFAULT_DEADLINES, Deadlines
 from streamguard_core.observers import CutOff, Observer, Observers, Opened, Sealed
 from streamguard_core.policies import OnDisconnect, as_policy, cancel
 from streamguard_core.price import Pricer, check_pricer
@@ -33,7 +41,6 @@ from streamguard_core.transitions import AWAY, DRAINING
 
 logger = logging.getLogger("streamguard")
 
-MAX_TAGS: Final = 16
 MAX_ATTEMPTS: Final = 64
 _ASYNC: Final = Drive.ASYNC
 _FACTORY: Final = Drive.FACTORY
@@ -82,12 +89,12 @@ class SessionBase(SessionTerms):
         prices: Pricer | None = None,
         stream_id: str | None = None,
     ) -> None:
-        self._clock = SYSTEM_CLOCK if clock is None else _check_clock(clock)
-        limits = _limits(speculative_buffer_limit, max_inflight_commits, max_buffer_bytes)
+        self._clock = SYSTEM_CLOCK if clock is None else check_clock(clock)
+        limits = as_limits(speculative_buffer_limit, max_inflight_commits, max_buffer_bytes)
         self._gates = check_gates(tuple(gates), speculative_buffer_limit) if gates else ()
         self._protocol = StreamProtocol(
             limits,
-            DEFAULT_DEADLINES if deadlines is None else _check_deadlines(deadlines),
+            DEFAULT_DEADLINES if deadlines is None else check_deadlines(deadlines),
             self._agree(as_policy(on_disconnect), termination),
             self._clock.monotonic_ns(),
         )
@@ -96,12 +103,12 @@ class SessionBase(SessionTerms):
             opened_us=self._clock.wall_us(),
             model=model,
             provider=provider,
-            max_tokens=None if max_tokens is None else _check_max_tokens(max_tokens),
-            tags=_check_tags(tags) if tags else _NO_TAGS,
+            max_tokens=None if max_tokens is None else check_max_tokens(max_tokens),
+            tags=check_tags(tags) if tags else _NO_TAGS,
         )
         self._ledger = None if ledger is None else check_ledger(ledger)
         self._prices = None if prices is None else check_pricer(prices)
-        self._observers = Observers(_check_observers(observers)) if observers else _NO_OBSERVERS
+        self._observers = Observers(check_observers(observers)) if observers else _NO_OBSERVERS
         self._closers: list[Callable[[], None]] | None = None
         self._producer: Any = None
         self._drive: Drive | None = None
@@ -349,56 +356,6 @@ def describe(error: BaseException) -> str:
     """An error as a receipt may show it: its type, and its text only where we wrote that ourselves."""
     name = type(error).__name__
     return f"{name}: {error}" if isinstance(error, StreamGuardError) and str(error) else name
-
-
-def _limits(speculative: int, inflight: int, size: int) -> Limits | None:
-    """None for the defaults: they are shared."""
-    if (speculative, inflight, size) == (8, 16, 1 << 20):
-        return None
-    return Limits(
-        speculative_buffer_limit=speculative, max_inflight_commits=inflight, max_buffer_bytes=size
-    )
-
-
-def _check_max_tokens(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UsageError(f"max_tokens={value!r} was given; it is a whole number of tokens, or None")
-    return value
-
-
-def _check_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
-    if not isinstance(tags, Mapping):
-        raise UsageError(
-            f"tags of type {type(tags).__name__} were given; they are a mapping of names to texts"
-        )
-    plain = {str(key): str(value) for key, value in tags.items()}
-    if len(plain) > MAX_TAGS:
-        raise UsageError(f"{len(plain)} tags were given; a receipt carries at most {MAX_TAGS}")
-    return plain
-
-
-def _check_deadlines(value: Deadlines) -> Deadlines:
-    if not isinstance(value, Deadlines):
-        raise UsageError(f"deadlines={value!r} was given; use Deadlines(idle=30, ...)")
-    return value
-
-
-def _check_clock(value: Clock) -> Clock:
-    if not hasattr(value, "monotonic_ns"):
-        raise UsageError(
-            f"clock of type {type(value).__name__} was given; a clock has monotonic_ns() and wall_us()"
-        )
-    return value
-
-
-def _check_observers(given: Iterable[Observer]) -> tuple[Observer, ...]:
-    observers = tuple(given)
-    for each in observers:
-        if not callable(each):
-            raise UsageError(
-                f"observer of type {type(each).__name__} was given; an observer is a callable that takes a notice"
-            )
-    return observers
 
 
 def _call_closer(closer: Callable[[], None]) -> None:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 from streamguard_core._pump import close_iterator
 from streamguard_core.chunks import buffer_size
 from streamguard_core.producers import Drive
-from streamguard_core.transitions import (
-    DRAINING,
-)
+from streamguard_core.transitions import DRAINING
 
 if TYPE_CHECKING:
-    from streamguard_core._pull_session import PullSession
+    from streamguard_core._pull_ending import PullEnding
     from streamguard_core._stepping import Step
 
 
@@ -25,7 +23,7 @@ class Winding:
 
     __slots__ = ("_begun", "_session", "_source", "_step", "_task")
 
-    def __init__(self, session: PullSession, source: Any, step: Step | None) -> None:
+    def __init__(self, session: PullEnding, source: Any, step: Step | None) -> None:
         self._session = session
         self._source = source
         self._step = step
