@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 from asgiref.sync import async_to_sync
 
@@ -136,13 +136,7 @@ class AsyncContent(Content):
 
     async def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
-        token = enter_scope(self._scope)
-        try:
-            self.session.start()
-            with contextlib.suppress(LedgerError):  # it has cut the stream off, and its end says so
-                await self.session.opened()
-        finally:
-            leave_scope(token)
+        await _open(self.session, self._scope)
         if self._ping is None:
             self._chunks = aiter(self.session) if self._chunkwise else self.session.batches()
 
@@ -202,24 +196,46 @@ class AsyncContent(Content):
         self._scope.keep(self._loop.create_task(self.aclose()))
 
 
-class SyncContent(Content):
-    """Under WSGI, where the producer blocks: the server's thread runs it, one chunk at a time."""
+async def _open(session: StreamSession, scope: RequestScope) -> None:
+    """Begin inside the request. Without its OPEN record a stream is cut off, and its end says so."""
+    token = enter_scope(scope)
+    try:
+        session.start()
+    finally:
+        leave_scope(token)
+    with contextlib.suppress(LedgerError):
+        await session.opened()
 
-    session: SyncStreamSession
 
-    def __iter__(self) -> SyncContent:
+class BlockingContent(Content):
+    """What the kinds under WSGI have in common: the server's thread waits for the next bytes."""
+
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> bytes:
         while not self._ended:
-            try:
-                batch = self.session.read_ready()
-            except LedgerError:
-                batch = []  # it has cut the stream off, and its end says so
-            body = self._form.encode(batch) if batch else self._end()
+            body = self._next()
             if body:
                 return body
         raise StopIteration
+
+    def _next(self) -> bytes:
+        """The next bytes; none where there is nothing to send."""
+        raise AssertionError("provided by the two kinds")
+
+
+class SyncContent(BlockingContent):
+    """Under WSGI, where the producer blocks: the server's thread runs it, one chunk at a time."""
+
+    session: SyncStreamSession
+
+    def _next(self) -> bytes:
+        try:
+            batch = self.session.read_ready()
+        except LedgerError:
+            batch = []  # it has cut the stream off, and its end says so
+        return self._form.encode(batch) if batch else self._end()
 
     def close(self) -> None:
         """The server has closed the response: the stream ends now if it has not."""
@@ -229,7 +245,7 @@ class SyncContent(Content):
             self.session.close()
 
 
-class LoopContent(Content):
+class LoopContent(BlockingContent):
     """Under WSGI, where the producer is async, or keep-alives are wanted: a loop in a thread runs it.
 
     Args:
@@ -258,16 +274,6 @@ class LoopContent(Content):
         self._close_timeout = close_timeout
         self._reading: Any = None
 
-    def __iter__(self) -> LoopContent:
-        return self
-
-    def __next__(self) -> bytes:
-        while not self._ended:
-            body = self._next()
-            if body:
-                return body
-        raise StopIteration
-
     def _next(self) -> bytes:
         if self._reading is None:
             self._reading = self._run(self._read())
@@ -281,15 +287,7 @@ class LoopContent(Content):
         return self._form.encode(batch) if batch else self._end()
 
     async def _read(self) -> list[AnyChunk]:
-        token = enter_scope(self._scope)
-        try:
-            self.session.start()
-        finally:
-            leave_scope(token)
-        try:
-            await self.session.opened()
-        except LedgerError:
-            pass  # it has cut the stream off, and its end says so
+        await _open(self.session, self._scope)
         return await self.session.read_ready()
 
     def close(self) -> None:

@@ -78,12 +78,8 @@ class AsyncSource(Source):
                 return
 
 
-class ThreadedSource(Source):
-    """A sync iterator under ASGI: each item is asked for in the request's own thread, as its views run in.
-
-    What is asked for there waits for what runs there, so that the iterator is never closed from
-    another thread while it runs.
-    """
+class BlockingSource(Source):
+    """What the kinds over a sync iterator have in common: a step of it, in whatever thread that is."""
 
     __slots__ = ("_iterator",)
 
@@ -91,16 +87,8 @@ class ThreadedSource(Source):
         super().__init__(scope, make)
         self._iterator: Iterator[Any] = iter(iterable)
 
-    def __aiter__(self) -> ThreadedSource:
-        return self
-
-    async def __anext__(self) -> Any:
-        item = await sync_to_async(self._next)()
-        if item is _END:
-            raise StopAsyncIteration
-        return item
-
-    def _next(self) -> Any:
+    def _step(self) -> Any:
+        """The next chunk, or `_END`: a `StopIteration` cannot leave a thread."""
         token = enter_scope(self._scope)
         try:
             item = next(self._iterator, _END)
@@ -111,14 +99,38 @@ class ThreadedSource(Source):
         finally:
             leave_scope(token)
 
+    def _closer(self) -> Callable[[], Any] | None:
+        """What closes the iterator, if it can be closed."""
+        close = getattr(self._iterator, "close", None)
+        return close if callable(close) else None
+
+
+class ThreadedSource(BlockingSource):
+    """A sync iterator under ASGI: each item is asked for in the request's own thread, as its views run in.
+
+    What is asked for there waits for what runs there, so that the iterator is never closed from
+    another thread while it runs.
+    """
+
+    __slots__ = ()
+
+    def __aiter__(self) -> ThreadedSource:
+        return self
+
+    async def __anext__(self) -> Any:
+        item = await sync_to_async(self._step)()
+        if item is _END:
+            raise StopAsyncIteration
+        return item
+
     async def aclose(self) -> None:
         """Close the iterator in its thread, once that is out of it."""
-        close = getattr(self._iterator, "close", None)
-        if callable(close):
+        close = self._closer()
+        if close is not None:
             await sync_to_async(close)()
 
 
-class SyncSource(Source):
+class SyncSource(BlockingSource):
     """A sync iterator under WSGI.
 
     Args:
@@ -126,35 +138,28 @@ class SyncSource(Source):
         own_thread: it runs in a thread that no request closes the database connections of.
     """
 
-    __slots__ = ("_iterator", "_own_thread")
+    __slots__ = ("_own_thread",)
 
     def __init__(
         self, iterable: Any, scope: Scope, make: Make = unchanged, *, own_thread: bool = False
     ) -> None:
-        super().__init__(scope, make)
-        self._iterator: Iterator[Any] = iter(iterable)
+        super().__init__(iterable, scope, make)
         self._own_thread = own_thread
 
     def __iter__(self) -> SyncSource:
         return self
 
     def __next__(self) -> Any:
-        token = enter_scope(self._scope)
-        try:
-            return self._make(next(self._iterator))
-        except StopIteration:
-            raise
-        except Exception as error:
-            self.error = error
-            raise
-        finally:
-            leave_scope(token)
+        item = self._step()
+        if item is _END:
+            raise StopIteration
+        return item
 
     def close(self) -> None:
         """Close the iterator, if it can be closed."""
         try:
-            close = getattr(self._iterator, "close", None)
-            if callable(close):
+            close = self._closer()
+            if close is not None:
                 close()
         finally:
             if self._own_thread:
