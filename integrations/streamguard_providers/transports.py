@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -59,6 +61,29 @@ class _Guarded:
         """A plain transport of a library."""
         raise AssertionError("provided by the two kinds of transports")
 
+    def _known_of(self, request: httpx.Request) -> dict[str, Any]:
+        """What is known of a call before it is made."""
+        return {
+            "asked": asked(request),
+            "tries": self._tries,
+            "redirected": request.extensions.get(REDIRECTED),
+            "provider": request.url.host,
+        }
+
+
+@contextmanager
+def _traced(request: httpx.Request, call: AsyncCall | SyncCall) -> Iterator[None]:
+    """Have httpcore tell `call` what it does; afterwards the request is as it was.
+
+    A redirect or a retry starts from this request, and has a call of its own.
+    """
+    own = request.extensions
+    request.extensions = {**own, "trace": call.tracer(own.get("trace"))}
+    try:
+        yield
+    finally:
+        request.extensions = own
+
 
 class _GuardedAsync(_Guarded):
     """`GuardedAsyncTransport` without the base class of a library."""
@@ -104,32 +129,21 @@ class _GuardedAsync(_Guarded):
     async def _govern(
         self, kind: Family, inner: Any, scope: Scope, request: httpx.Request
     ) -> httpx.Response:
-        call = CountedAsyncCall(
-            kind.cut_off,
-            asked=asked(request),
-            tries=self._tries,
-            redirected=request.extensions.get(REDIRECTED),
-            provider=request.url.host,
-            tidying=self._tidying,
-        )
+        call = CountedAsyncCall(kind.cut_off, **self._known_of(request), tidying=self._tidying)
         call.join(scope)
         await call.opened()
         if call.was_cut:
             raise call.cut_off()
         call.begin(inner)
-        own = request.extensions
-        request.extensions = {**own, "trace": call.tracer(own.get("trace"))}
         try:
-            response = await call.attend(inner.handle_async_request(request))
+            with _traced(request, call):
+                response = await call.attend(inner.handle_async_request(request))
         except BaseException as error:
             call.finish(error)
             await call.hang_up()
             raise
-        finally:
-            # A redirect or a retry starts from this request, and has a call of its own.
-            request.extensions = own
         opened = await self._opened(kind, call, response)
-        request.extensions = {**own, **call.handed_on}
+        request.extensions = {**request.extensions, **call.handed_on}
         return opened
 
     async def _opened(
@@ -228,22 +242,15 @@ class _GuardedSync(_Guarded):
     def _govern(
         self, kind: Family, inner: Any, scope: Scope, request: httpx.Request
     ) -> httpx.Response:
-        call = CountedSyncCall(
-            kind.cut_off,
-            asked=asked(request),
-            tries=self._tries,
-            redirected=request.extensions.get(REDIRECTED),
-            provider=request.url.host,
-        )
+        call = CountedSyncCall(kind.cut_off, **self._known_of(request))
         call.join(scope)
         call.opened()
         if call.was_cut:
             raise call.cut_off()
         call.begin(inner)
-        own = request.extensions
-        request.extensions = {**own, "trace": call.tracer(own.get("trace"))}
         try:
-            response: httpx.Response = call.send(inner.handle_request, request)
+            with _traced(request, call):
+                response: httpx.Response = call.send(inner.handle_request, request)
         except CutOffError:
             call.hang_up()
             call.let_go()
@@ -251,11 +258,8 @@ class _GuardedSync(_Guarded):
         except BaseException as error:
             call.finish(error)
             raise
-        finally:
-            # A redirect or a retry starts from this request, and has a call of its own.
-            request.extensions = own
         opened = self._opened(kind, call, response)
-        request.extensions = {**own, **call.handed_on}
+        request.extensions = {**request.extensions, **call.handed_on}
         return opened
 
     def _opened(self, kind: Family, call: SyncCall, response: httpx.Response) -> httpx.Response:
