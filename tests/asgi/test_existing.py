@@ -22,9 +22,10 @@ from starlette.routing import Mount, Route
 
 from streamguard_asgi import StreamGuardMiddleware
 from streamguard_asgi.unwinding import MOMENT
+from streamguard_core import current_scope
 from streamguard_core.testing import run
 
-from .driver import Engine, Mode, Server, eventually
+from .driver import BOUND, Engine, Mode, Server, eventually
 from .endpoints import existing, passing_on
 
 SPECS = pytest.mark.parametrize("spec", ["2.3", "2.4"])
@@ -78,32 +79,34 @@ async def test_left_while_a_send_waits_for_a_slow_reader(
 @SPECS
 @pytest.mark.parametrize("layers", [0, 1])
 async def test_left_by_the_reader_of_a_sync_generator(spec: str, layers: int) -> None:
-    """Its next item is not asked for, and it is closed in a thread although nobody else would."""
-    ask, closed = threading.Event(), threading.Event()
-    made, held = [0], list[Any]()
+    """A thread is inside it, which nobody can end: it is closed when the thread is out, and hardly asked again."""
+    paces, waiting = threading.Semaphore(0), threading.Event()
+    closed, made, held = threading.Event(), [0], list[Any]()
 
     def tokens() -> Iterator[str]:
         try:
             while True:
                 made[0] += 1
                 yield f"token{made[0]} "
-                ask.wait(5)
-                ask.clear()
+                waiting.set()
+                paces.acquire(timeout=BOUND)
         finally:
             closed.set()
 
     async def endpoint(request: Request) -> Response:
-        held.append(tokens())
-        return StreamingResponse(held[0])
+        held.extend((current_scope(), tokens()))
+        return StreamingResponse(held[1])
 
     async with Server(existing(endpoint, layers), spec=spec) as server:
         await server.until(lambda: "token1" in server.text)
+        await eventually(waiting.is_set)
         server.leave()
-        await asyncio.sleep(0)
-        ask.set()
+        await eventually(lambda: held[0].closed)
+        paces.release(1 + layers)
         await server.ended()
         assert closed.is_set()
-    assert made[0] <= 2
+    # A layer that hands one on has asked for the next one.
+    assert made[0] <= 2 + layers
 
 
 @SPECS

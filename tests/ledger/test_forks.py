@@ -281,9 +281,10 @@ def test_a_child_that_outlives_its_parent_does_not_keep_its_lock(
     parent = spawn(
         FORK
         + """
-pid = child(lambda: sys.stdin.read())  # until the test lets go
-print(pid, flush=True)
-os.waitpid(pid, 0)
+def outlive():
+    print(os.getpid(), flush=True)  # born: what runs in a child behind the fork has run
+    sys.stdin.read()  # until the test lets go
+os.waitpid(child(outlive), 0)
 """,
         path,
     )
