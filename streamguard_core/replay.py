@@ -38,6 +38,22 @@ class Refusal(StrEnum):
     BUSY = "busy"
     """The old connection of this reader does not let go."""
 
+    @property
+    def status(self) -> int:
+        """What it is answered with over HTTP."""
+        return _STATUS[self]
+
+
+_STATUS: Final[dict[Refusal, int]] = {
+    Refusal.MALFORMED: 400,
+    Refusal.NOT_YOURS: 403,
+    Refusal.UNKNOWN: 404,
+    Refusal.BEYOND: 409,
+    Refusal.BUSY: 409,
+    Refusal.DROPPED: 410,
+    Refusal.ELSEWHERE: 421,
+}
+
 
 class ResumeError(StreamGuardError):
     """A stream cannot be continued; the text may be shown to its reader.
@@ -50,6 +66,11 @@ class ResumeError(StreamGuardError):
     def __init__(self, refusal: Refusal, text: str) -> None:
         super().__init__(text)
         self.refusal = refusal
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What the reader is answered, as JSON; never anything of a stream."""
+        return {"error": str(self.refusal), "detail": str(self)}
 
 
 class ResumePoint(msgspec.Struct, frozen=True):

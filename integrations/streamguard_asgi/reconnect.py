@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from streamguard_asgi._starlette import ASGIScope, Request, Send
 from streamguard_asgi.delivery import Delivery, Times
-from streamguard_asgi.kept import KeptStream
 from streamguard_asgi.resume import Resume
 from streamguard_asgi.shielding import attend
 from streamguard_asgi.stream_routes import refused
 from streamguard_core import StreamSession
 from streamguard_core.cancellation import cause_of
+from streamguard_core.formats import Events
+from streamguard_core.kept import KeptStream
 from streamguard_core.replay import ResumePoint
-from streamguard_core.sse import encode_event
 
 if TYPE_CHECKING:
     from streamguard_asgi.request import RequestGuard
@@ -74,7 +74,7 @@ async def wanted(resume: Resume, request: Request) -> tuple[int, KeptStream | No
 
 
 async def take_over(
-    kept: KeptStream, offset: int, resume: Resume, guard: RequestGuard, send: Send, times: Times
+    kept: KeptStream, offset: int, guard: RequestGuard, send: Send, times: Times
 ) -> Delivery:
     """End the connection that reads the stream, and read it on this one from `offset` on.
 
@@ -82,14 +82,11 @@ async def take_over(
         ResumeError: when the stream cannot be read from there, which ends no other connection; or
             when the old one does not let go.
     """
-    async with kept.turn:
-        kept.replay.since(offset)
-        await kept.take_over(guard.close_timeout)
-        form, again = kept.events(offset)
-        opening = resume.opening(kept.at(offset)) + again
-        delivery = Delivery(kept.session, form, send, opening=opening, begun=True, **times)
-        kept.read_by(delivery)
-        return delivery
+
+    def delivery(form: Events, opening: bytes) -> Delivery:
+        return Delivery(kept.session, form, send, opening=opening, begun=True, **times)
+
+    return await kept.taken_over(offset, guard.close_timeout, delivery)
 
 
 async def serve_kept(
@@ -100,7 +97,7 @@ async def serve_kept(
     running: Coroutine[Any, Any, None],
 ) -> None:
     """Run a delivery, which is one of several of a stream, in a task of its own until it has ended."""
-    if kept.delivery is None:
+    if kept.reader is None:
         kept.read_by(delivery)
     try:
         sending = asyncio.get_running_loop().create_task(running)
@@ -119,8 +116,8 @@ async def serve_kept(
 
 
 async def _farewell(kept: KeptStream, send: Send) -> None:
-    """Tell a reader that another connection has its stream; its id keeps an EventSource from coming back."""
-    said = encode_event("{}", event="superseded", id=str(kept.at(None)))
+    """Tell a reader that another connection has its stream."""
+    said = kept.farewell()
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(_FAREWELL):
             await send({"type": "http.response.body", "body": said, "more_body": False})

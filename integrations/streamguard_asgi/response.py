@@ -248,9 +248,7 @@ class GuardedResponse(Response):
         guard.session = guard.session or session
         kept = await kept_by(resume, session, request, guard)
         form = kept.events(0)[0]
-        delivery = Delivery(
-            session, form, send, opening=resume.opening(kept.point), **self._times(guard)
-        )
+        delivery = Delivery(session, form, send, opening=kept.opening(), **self._times(guard))
         guard.add(delivery)
         head = self._headers_for(form, session.stream_id)
         try:
@@ -273,7 +271,7 @@ class GuardedResponse(Response):
                 # The reader has had everything; 204 is what keeps an EventSource from asking again.
                 await Response(status_code=204)(request.scope, request.receive, send)
                 return
-            delivery = await take_over(kept, point, resume, guard, send, self._times(guard))
+            delivery = await take_over(kept, point, guard, send, self._times(guard))
         except ResumeError as error:
             await refused(error)(request.scope, request.receive, send)
             return

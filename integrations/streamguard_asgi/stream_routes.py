@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from streamguard_asgi._starlette import Request, Response, Route, Router
-from streamguard_core.replay import Refusal, ResumeError
+from streamguard_core.replay import ResumeError
 
 if TYPE_CHECKING:
     from streamguard_asgi.resume import Resume
 
-STATUS: Final[dict[Refusal, int]] = {
-    Refusal.MALFORMED: 400,
-    Refusal.NOT_YOURS: 403,
-    Refusal.UNKNOWN: 404,
-    Refusal.BEYOND: 409,
-    Refusal.BUSY: 409,
-    Refusal.DROPPED: 410,
-    Refusal.ELSEWHERE: 421,
-}
-"""What a refusal is answered with."""
-
 
 def refused(error: ResumeError) -> Response:
     """Say why: `{"error": ..., "detail": ...}`; never anything of a stream."""
-    return in_json({"error": str(error.refusal), "detail": str(error)}, STATUS[error.refusal])
+    return in_json(error.said, error.refusal.status)
 
 
 def in_json(said: object, status: int = 200) -> Response:

@@ -5,17 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
-from streamguard_asgi.delivery import Delivery
-from streamguard_core import AnyChunk, LedgerError, StreamSession, UsageError
+from streamguard_core.chunks import AnyChunk
+from streamguard_core.errors import LedgerError, UsageError
 from streamguard_core.formats import Events
 from streamguard_core.replay import Refusal, Replay, ResumeError, ResumePoint
+from streamguard_core.session import StreamSession
+from streamguard_core.sse import encode_event
+
+
+class Reader(Protocol):
+    """A connection that reads a kept stream, as an adapter has it."""
+
+    def supersede(self) -> None:
+        """Another connection reads the stream from now on: end, and say `KeptStream.left()`; the session goes on."""
+
+
+R = TypeVar("R", bound=Reader)
 
 
 class KeptStream:
     """One stream that can be resumed: its session, whose it is, what was sent, who reads it now.
 
-    Invariant: at most one delivery reads the session.
+    All of it happens on the session's event loop.
+
+    Invariant: at most one reader reads the session.
 
     Args:
         session: the stream.
@@ -23,19 +38,21 @@ class KeptStream:
         owner: whose it is.
         path: the address at which it was opened.
         replay: what was sent.
+        retry: the hint to readers how long to wait before they reconnect, in seconds.
     """
 
     __slots__ = (
         "_over",
+        "_retry_ms",
         "_timer",
         "_vacant",
         "_watch",
-        "delivery",
         "ended",
         "forget",
         "owner",
         "path",
         "point",
+        "reader",
         "release",
         "replay",
         "session",
@@ -43,15 +60,22 @@ class KeptStream:
     )
 
     def __init__(
-        self, session: StreamSession, point: ResumePoint, owner: str, path: str, replay: Replay
+        self,
+        session: StreamSession,
+        point: ResumePoint,
+        owner: str,
+        path: str,
+        replay: Replay,
+        retry: float = 1.0,
     ) -> None:
         self.session = session
         self.point = point
         self.owner = owner
         self.path = path
         self.replay = replay
-        self.delivery: Delivery | None = None
+        self.reader: Reader | None = None
         """The connection that reads the stream now."""
+        self._retry_ms = round(retry * 1000)
         self.turn = asyncio.Lock()
         """Held while a reader takes over; the last one to come has the stream."""
         self.release: Callable[[], None] = _nothing
@@ -69,6 +93,14 @@ class KeptStream:
         """A point in this stream; None is its end."""
         return ResumePoint(self.point.stream_id, self.point.place, offset)
 
+    def opening(self, offset: int = 0) -> bytes:
+        """What a response begins with: from its first byte on a reader can resume, not only from its first chunk."""
+        return f"id: {self.at(offset)}\nretry: {self._retry_ms}\n\n".encode()
+
+    def farewell(self) -> bytes:
+        """What tells a reader that another connection has its stream; its id keeps an EventSource from coming back."""
+        return encode_event("{}", event="superseded", id=str(self.at(None)))
+
     def events(self, offset: int) -> tuple[KeptEvents, bytes]:
         """How the stream looks from `offset` on, and what of that was sent before.
 
@@ -80,15 +112,15 @@ class KeptStream:
         form = KeptEvents(self.replay, self.point.prefix, offset, consumed)
         return form, form.again(missed[: max(consumed - offset, 0)])
 
-    def read_by(self, delivery: Delivery) -> None:
-        """`delivery` reads from now on."""
-        self.delivery = delivery
+    def read_by(self, reader: Reader) -> None:
+        """`reader` reads from now on."""
+        self.reader = reader
         self._vacant.clear()
 
-    def left(self, delivery: Delivery) -> None:
-        """`delivery` has ended."""
-        if self.delivery is delivery:
-            self.delivery = None
+    def left(self, reader: Reader) -> None:
+        """`reader` has ended."""
+        if self.reader is reader:
+            self.reader = None
             self._vacant.set()
             if self._over:
                 self.forget()
@@ -104,16 +136,34 @@ class KeptStream:
         self._watch = None
         self.ended()
 
-    async def take_over(self, seconds: float) -> None:
-        """End the connection that reads, which may be dead without anybody knowing it.
+    async def taken_over(
+        self, offset: int, seconds: float, make: Callable[[KeptEvents, bytes], R]
+    ) -> R:
+        """End the connection that reads the stream, and read it by another one from `offset` on.
+
+        Args:
+            offset: how much the new reader has.
+            seconds: how long the old one may take to let go.
+            make: makes the new reader, of how the stream looks and of what it is sent first.
 
         Raises:
-            ResumeError: when it does not end in time.
+            ResumeError: when the stream cannot be read from there, which ends no other connection; or
+                when the old one does not let go.
         """
+        async with self.turn:
+            self.replay.since(offset)
+            await self._vacated(seconds)
+            form, again = self.events(offset)
+            reader = make(form, self.opening(offset) + again)
+            self.read_by(reader)
+            return reader
+
+    async def _vacated(self, seconds: float) -> None:
+        """End the connection that reads, which may be dead without anybody knowing it."""
         self.release()
-        if self.delivery is None:
+        if self.reader is None:
             return
-        self.delivery.supersede()
+        self.reader.supersede()
         try:
             async with asyncio.timeout(seconds):
                 await self._vacant.wait()
@@ -128,7 +178,7 @@ class KeptStream:
 
     def _retired(self) -> None:
         self._over = True
-        if self.delivery is None:
+        if self.reader is None:
             self.forget()
 
     def stop_timer(self) -> None:
