@@ -118,6 +118,20 @@ class StreamProtocol(Lifecycle):
             return True
         return False
 
+    def go_past(self, chunks: int) -> bool:
+        """Relay and release so many chunks in one step: for streams that somebody else carries.
+
+        Returns:
+            False when there is anything to decide, or to wait for; nothing was counted.
+        """
+        produced = self.produced
+        # A producer that had ended with everything consumed would have completed the stream.
+        if self.state is STREAMING and produced == self.consumed and self.max_away_produced is None:
+            # In this order: no other thread may see more consumed than committed (G3).
+            self.produced = self.cleared = self.committed = self.consumed = produced + chunks
+            return True
+        return False
+
     def offer(self, size: int, at_ns: int = 0) -> Offer:
         """A chunk of `size` bytes comes from the producer; says whether it is taken.
 

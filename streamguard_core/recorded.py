@@ -11,6 +11,7 @@ from streamguard_core._base import SessionBase, _nothing
 from streamguard_core._lifecycle import CLOSE_PRODUCER, SEAL, WAKE_CONSUMER
 from streamguard_core.causes import Cause
 from streamguard_core.options import SessionOptions
+from streamguard_core.statistics import Statistics
 from streamguard_core.transitions import DRAINED
 
 
@@ -36,13 +37,17 @@ class RecordedStream(SessionBase):
         (<Cause.COMPLETED: 'COMPLETED'>, 2)
     """
 
-    __slots__ = ("_lock", "_started", "catch_up", "held")
+    __slots__ = ("_lock", "_noted", "_started", "catch_up", "gone_past", "held")
 
     def __init__(self, **options: Unpack[SessionOptions]) -> None:
         super().__init__(None, **options)
         # Reentrant: what is closed at the cutoff reports back.
         self._lock = threading.RLock()
         self._started = False
+        self._noted = 0
+        self.gone_past = 0
+        """How many chunks went past besides those that `passed()` was told of. A carrier that is one thread
+        may count here instead, for the price of an addition; its first chunk it tells, for the instant."""
         self.catch_up: Callable[[], None] = _nothing
         """Called before anybody ends the stream: whoever counts tells of what has passed until now."""
         self.held = False
@@ -73,10 +78,18 @@ class RecordedStream(SessionBase):
         if not chunks:
             return
         with self._lock:
+            if self._protocol.go_past(chunks):
+                return
             instant = self._clock.monotonic_ns() if at_ns is None else at_ns
             for _ in range(chunks):
                 self._pass_one(instant)
             self._perform()
+
+    def statistics(self) -> Statistics:
+        """A frozen snapshot of the counters and states."""
+        with self._lock:
+            self._note()
+        return super().statistics()
 
     def ended(self, cause: Cause = Cause.COMPLETED, detail: str = "") -> None:
         """The provider's part is over; what ended it matters only where nothing else had before.
@@ -122,16 +135,22 @@ class RecordedStream(SessionBase):
 
     def _pass_one(self, now_ns: int) -> None:
         protocol = self._protocol
-        if protocol.relay(0):
-            protocol.release(0)
+        if protocol.go_past(1):
             return
         protocol.offer(0, now_ns)
         protocol.clear(protocol.produced)
         protocol.consume(protocol.commit(now_ns))
 
+    def _note(self) -> None:
+        """Take into account what was only counted."""
+        gone_past = self.gone_past
+        self._noted, chunks = gone_past, gone_past - self._noted
+        self.passed(chunks)
+
     def _apply(self, step: Callable[[int], object]) -> None:
         with self._lock:
             if self._sealed is None:
+                self._note()
                 step(self._clock.monotonic_ns())
                 self._perform()
 

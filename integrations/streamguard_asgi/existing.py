@@ -103,13 +103,14 @@ class Existing:
         """What the application's stream is sent with: known to be under way."""
         if self._passing is not None:
             return send
+        unwinding = self.unwinding
 
         async def told(message: Message) -> None:
-            self.unwinding.sending += 1
+            unwinding.sends += 1
             try:
                 await send(message)
             finally:
-                self.unwinding.sending -= 1
+                unwinding.returned += 1
 
         return told
 

@@ -43,11 +43,11 @@ class Passing:
         "_begun",
         "_cut_off",
         "_deadline",
+        "_flows",
         "_guard",
         "_loop",
         "_seen",
         "_send",
-        "_sent",
         "_since",
         "_stream",
         "_tally",
@@ -69,8 +69,8 @@ class Passing:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._stream = guard.new_stream()
-        self._begun = False
-        self._sent = self._seen = 0
+        self._begun = self._flows = False
+        self._seen = 0
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -94,16 +94,19 @@ class Passing:
     async def send(self, message: Message) -> None:
         """What the application sends with."""
         unwinding = self._unwinding
-        unwinding.sending += 1
+        unwinding.sends += 1
         try:
             await self._send(message)
         finally:
-            unwinding.sending -= 1
-            self._sent += 1
+            unwinding.returned += 1
         if message["type"] != "http.response.body":
             return
         if body := message.get("body"):
-            self._took(bytes(body))
+            chunks = self._tally.take(body)
+            if self._flows:
+                self._stream.gone_past += chunks
+            else:
+                self._begins(chunks)
         if not message.get("more_body"):
             self._complete()
 
@@ -137,11 +140,12 @@ class Passing:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _took(self, body: bytes) -> None:
-        chunks = self._tally.take(body)
+    def _begins(self, chunks: int) -> None:
+        """Nothing of the stream has come until now."""
         if self._tally.recognised:
             self.begin()
-        if self._begun:
+        if self._begun and chunks:
+            self._flows = True
             self._stream.passed(chunks)
 
     def _complete(self) -> None:
@@ -194,8 +198,8 @@ class Passing:
     def _look(self) -> None:
         """The timer: a `send` that has been under way since it looked last."""
         now, stall = self._loop.time(), self._guard.consumer_stall
-        if self._sent != self._seen or not self._unwinding.sending:
-            self._seen, self._since = self._sent, now
+        if self._unwinding.returned != self._seen or not self._unwinding.sending:
+            self._seen, self._since = self._unwinding.returned, now
         elif stall is not None and now - self._since >= stall:
             self._stream.terminate(Cause.CONSUMER_STALLED, "send() did not return in time")
             self._guard.abort()

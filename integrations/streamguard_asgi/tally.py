@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from streamguard_core.decoding import Decoder
+
+_COLON: Final = ord(":")
+"""What a comment of server-sent events begins with."""
 
 logger = logging.getLogger("streamguard")
 
@@ -26,8 +30,10 @@ class Tally:
         """Sends of which it is not known yet whether the format is one that the decoder knows."""
         self.recognised = False
 
-    def take(self, body: bytes) -> int:
-        """How many chunks more are known to have been sent, now that these bytes were."""
+    def take(self, body: bytes | bytearray | memoryview) -> int:
+        """How many chunks more are known to have been sent, now that these bytes were; there is at least one."""
+        if type(body) is not bytes:
+            body = bytes(body)
         if self._decoder is None:
             return self._sends(body)
         try:
@@ -62,6 +68,6 @@ class Tally:
         return self._decoder if self.recognised else None
 
     def _sends(self, body: bytes) -> int:
-        if self._events and body.startswith(b":"):
+        if self._events and body[0] == _COLON:
             return int(any(line and not line.startswith(b":") for line in body.splitlines()))
-        return int(bool(body.strip()))
+        return 0 if body.isspace() else 1

@@ -46,13 +46,14 @@ class Unwinding:
         "_seen",
         "_timer",
         "begun",
-        "sending",
+        "returned",
+        "sends",
     )
 
     def __init__(self, blocked: Callable[[], bool]) -> None:
         self._blocked = blocked
-        self.sending = 0
-        """How many calls of the server's `send` have not returned."""
+        self.sends = self.returned = 0
+        """How many calls of the server's `send` were begun, and have returned or raised."""
         self._parked = 0
         self._host: asyncio.Task[Any] | None = None
         self._before = self._issued = 0
@@ -65,6 +66,11 @@ class Unwinding:
     def host(self) -> asyncio.Task[Any] | None:
         """The task that runs the application; None before and afterwards."""
         return self._host
+
+    @property
+    def sending(self) -> bool:
+        """True while the server has something to send."""
+        return self.sends != self.returned
 
     def runs_in(self, task: asyncio.Task[Any] | None) -> None:
         """The application is about to run in this task."""

@@ -99,7 +99,7 @@ def _late_chunks_are_refused(world: World) -> Iterator[Broken]:
     """What comes after the cutoff is refused and counted, and changes nothing else (G2)."""
     protocol = world.protocol
     late, was = protocol.late, world.key()
-    relayed = protocol.relay(0)
+    relayed = protocol.relay(0) or protocol.go_past(1)
     answer = protocol.offer(1, 0)
     counted, protocol.late = protocol.late - late, late
     if relayed or answer is not REFUSED or counted != 1:

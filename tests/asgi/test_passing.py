@@ -58,6 +58,23 @@ async def test_sends_are_counted_without_a_decoder(media: str) -> None:
     assert receipt.output.source is CountSource.CHUNKS
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+async def test_whatever_holds_bytes_is_counted(kind: type) -> None:
+    """Applications may send other kinds of bytes; comments, blanks and nothing at all are no chunks."""
+    receipts: list[Receipt] = []
+    sends = (b"data: a\n\n", b": ping\n\n", b": late\ndata: b\n\n", b" \n", b"")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", EVENTS.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for body in sends:
+            await send({"type": "http.response.body", "body": kind(body), "more_body": True})
+        await send({"type": "http.response.body"})
+
+    await Server(StreamGuardMiddleware(app, on_receipt=receipts.append)).run()
+    assert [(receipt.cause, receipt.consumed) for receipt in receipts] == [(Cause.COMPLETED, 2)]
+
+
 @pytest.mark.parametrize("media", [EVENTS, "text/plain"])
 async def test_a_providers_format_is_recognised(media: str) -> None:
     """Its chunks, model, finish and usage are those of the bytes that pass, and comments are none."""

@@ -249,6 +249,21 @@ def fast(protocol: type[StreamProtocol]) -> None:
     assert stream.release(1)
 
 
+def carried(protocol: type[StreamProtocol]) -> None:
+    """Chunks go past where nothing is to be decided, and nothing else is in hand (G2, G3, G9)."""
+    stream = protocol(None, None, grace(1, max_tokens=1))
+    assert not stream.go_past(1)
+    stream.offer(1)
+    stream.clear(1)
+    stream.commit()
+    assert not stream.go_past(1)
+    stream.consume(1, 1)
+    assert stream.go_past(2)
+    assert (stream.produced, stream.cleared, stream.committed, stream.consumed) == (3, 3, 3, 3)
+    stream.disconnected("", 0)
+    assert not stream.go_past(1)
+
+
 def without_bounds(protocol: type[StreamProtocol]) -> None:
     """A grace without tokens and a drain without bytes are bounded by time alone (G9)."""
     stream = protocol(None, None, grace(1))
@@ -295,6 +310,7 @@ PROPERTIES: dict[str, Property] = {
         bounded_history,
         named_party,
         fast,
+        carried,
         without_bounds,
         tokens_read_on,
         whole,

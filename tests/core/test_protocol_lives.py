@@ -321,6 +321,22 @@ def test_relay_is_offer_clear_and_commit(
         assert slots(relayed) == slots(protocol)
 
 
+@given(LIMITS, POLICIES, st.lists(st.sampled_from(UNGATED_STEPS), max_size=14), st.integers(1, 9))
+def test_go_past_is_relay_and_release_of_each(
+    limits: Limits, policy: DisconnectPolicy, steps: list[Step], chunks: int
+) -> None:
+    """go_past(n) == n times relay() + release(), or it changes nothing."""
+    protocol = StreamProtocol(limits, None, policy)
+    for step in steps:
+        step(protocol)
+    carried, in_parts = copy.copy(protocol), copy.copy(protocol)
+    if carried.go_past(chunks):
+        assert all(in_parts.relay(0) and in_parts.release(0) for _ in range(chunks))
+        assert slots(carried) == slots(in_parts)
+    else:
+        assert slots(carried) == slots(protocol)
+
+
 @given(LIMITS, POLICIES, st.lists(st.sampled_from(UNGATED_STEPS), max_size=14))
 def test_release_is_consume_and_commit(
     limits: Limits, policy: DisconnectPolicy, steps: list[Step]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
@@ -111,6 +112,38 @@ def test_a_chunk_after_the_cutoff_is_late() -> None:
     stream.terminate(Cause.OPERATOR_CANCEL)
     receipt = sealed(stream)
     assert (receipt.produced, receipt.late) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        (RecordedStream.ended, Cause.COMPLETED),
+        (RecordedStream.disconnected, Cause.CLIENT_DISCONNECT),
+        (lambda stream: stream.terminate(Cause.SHUTDOWN), Cause.SHUTDOWN),
+    ],
+)
+def test_what_its_carrier_only_counted(end: Callable[[RecordedStream], None], cause: Cause) -> None:
+    """Chunks that were counted in `gone_past` are in every snapshot and in the receipt, once."""
+    stream, _ = recorded()
+    stream.passed(1, at_ns=12)
+    stream.gone_past += 40
+    assert [stream.statistics().consumed for _ in range(2)] == [41, 41]
+    stream.gone_past += 1
+    end(stream)
+    receipt = sealed(stream)
+    assert (receipt.cause, receipt.consumed, receipt.late) == (cause, 42, 0)
+
+
+def test_what_its_carrier_counted_after_the_cutoff() -> None:
+    """It is late like any other chunk, while the producer has not ended (G2)."""
+    stream, _ = recorded()
+    stream.held = True
+    stream.passed(1)
+    stream.terminate(Cause.OPERATOR_CANCEL)
+    stream.gone_past += 2
+    stream.ended()
+    receipt = sealed(stream)
+    assert (receipt.consumed, receipt.late) == (1, 2)
 
 
 @pytest.mark.parametrize("how", ["disconnected", "terminate"])
