@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
 from streamguard_asgi.existing import CancelRequests, Existing
@@ -14,6 +14,7 @@ from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_gua
 from streamguard_asgi.socket_guard import SocketGuard
 from streamguard_core import Ledger, Pricer, Shutdown, UsageError, current_scope, use_scope
 from streamguard_core.decoding import MakesDecoders
+from streamguard_core.late import Late
 from streamguard_core.ledger import check_ledger
 from streamguard_core.price import check_pricer
 from streamguard_core.receive import DEFAULT_LIMIT
@@ -95,7 +96,7 @@ class StreamGuardMiddleware:
         self._decoder = decoder
         self._shutdown = Shutdown() if shutdown is True else shutdown or None
         self._has_served = False
-        self._late: set[asyncio.Future[Any]] = set()
+        self._late = Late()
         """What outlives its request: streams under `grace` or a drain, coroutines of `on_receipt`."""
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:

@@ -32,6 +32,7 @@ from streamguard_core import (
     current_scope,
 )
 from streamguard_core.cancellation import cause_of
+from streamguard_core.late import Late
 from streamguard_core.receive import DEFAULT_LIMIT, ReceivePump
 from streamguard_core.shutdown import DETAIL
 
@@ -51,7 +52,7 @@ class RequestGuard(Scope):
         on_receipt: called with the receipt of each stream.
         close_timeout: how long the end of the request waits for its streams to be sealed, in
             seconds.
-        late: where tasks are kept that outlive the request; asyncio itself would forget them.
+        late: where tasks are kept that outlive the request.
         consumer_stall: how long a `send` may stay blocked where a response does not say so itself.
         shutdown: who ends this request's streams when the process is told to go.
 
@@ -67,7 +68,7 @@ class RequestGuard(Scope):
         prices: Pricer | None = None,
         on_receipt: OnReceipt | None = None,
         close_timeout: float = 5.0,
-        late: set[asyncio.Future[Any]] | None = None,
+        late: Late | None = None,
         consumer_stall: float | None = None,
         shutdown: Shutdown | None = None,
     ) -> None:
@@ -85,7 +86,7 @@ class RequestGuard(Scope):
         self.close_timeout = close_timeout
         self.consumer_stall = consumer_stall
         self._unreported: list[StreamSession] = []
-        self._late = late if late is not None else set()
+        self._late = Late() if late is None else late
         self._pump: ReceivePump | SocketPump | None = None
         self._send: Send | None = None
         self._streaming = False
@@ -323,16 +324,7 @@ class RequestGuard(Scope):
 
     def keep(self, task: asyncio.Future[Any]) -> None:
         """Hold a task until it is done, and log what it raised."""
-        if task.done():
-            self._done(task)
-        elif task not in self._late:
-            self._late.add(task)
-            task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Future[Any]) -> None:
-        self._late.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("after the end of a stream, %s was raised", type(error).__name__)
+        self._late.keep(task)
 
 
 def guard_in(scope: ASGIScope) -> RequestGuard | None:

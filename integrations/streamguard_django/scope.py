@@ -26,6 +26,7 @@ from streamguard_core import (
     SyncStreamSession,
 )
 from streamguard_core.cancellation import cause_of
+from streamguard_core.late import Late
 from streamguard_django.conf import option
 from streamguard_django.signals import stream_sealed
 
@@ -65,7 +66,7 @@ class RequestScope(Scope):
         self.abandoned = False
         """The server has given the request up: nobody is left to be sent anything."""
         self._unwatch: Callable[[], None] | None = None
-        self._late: set[asyncio.Future[Any]] = set()
+        self._late = Late()
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
@@ -182,14 +183,8 @@ class RequestScope(Scope):
         return answer if inspect.isawaitable(answer) else None
 
     def keep(self, task: asyncio.Future[Any]) -> None:
-        """Hold a task until it is done, and log what it raised; asyncio itself would forget it."""
-        self._late.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Future[Any]) -> None:
-        self._late.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("after the end of a stream, %s was raised", type(error).__name__)
+        """Hold a task until it is done, and log what it raised."""
+        self._late.keep(task)
 
     async def close(self) -> None:
         """See that every stream ends now, and that everybody is told. The caller bounds it."""
@@ -197,8 +192,7 @@ class RequestScope(Scope):
             if isinstance(session, StreamSession) and session.sealed is None:
                 with suppress(Exception):  # a ledger's failure is logged by the session
                     await session.aclose()
-        while self._late:
-            await asyncio.wait(tuple(self._late))
+        await self._late.all_done()
 
 
 async def _awaited(answer: Any) -> None:
