@@ -1,4 +1,4 @@
-"""Tools for testing what is built on StreamGuard: virtual time, scripts, conformance checks.
+"""Tools for testing what is built on StreamGuard: virtual time, scripts, a server, conformance checks.
 
 Everything here works without sockets, sleeps and luck::
 
@@ -15,6 +15,7 @@ Everything here works without sockets, sleeps and luck::
 """
 
 from streamguard_core.testing.adapter_checks import check_adapter
+from streamguard_core.testing.asgi_server import ASGIServer
 from streamguard_core.testing.clock import ManualClock
 from streamguard_core.testing.conformance import ConformanceError, ConformanceReport, Violation
 from streamguard_core.testing.consumers import (
@@ -56,6 +57,7 @@ from streamguard_core.testing.script import (
 )
 
 __all__ = [
+    "ASGIServer",
     "ConformanceError",
     "ConformanceReport",
     "Deadlock",

@@ -5,18 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from typing import Any
 
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
-from django.core.signals import request_finished, request_started
-from django.db import close_old_connections
-from django.test import override_settings
+from django.test import RequestFactory, override_settings
 from django.urls import path
 from django.utils.decorators import async_only_middleware, sync_only_middleware
 
 from streamguard_core import Receipt
+from streamguard_django.testing.responses import StreamedResponse, connections_kept
 
 GUARD = "streamguard_django.StreamGuardMiddleware"
 GZIP = "django.middleware.gzip.GZipMiddleware"
@@ -94,15 +92,8 @@ class Project:
 def project(view: Any, middleware: list[str] | None = None, **settings: Any) -> Iterator[Project]:
     """A project of one view. `settings` are keys of `STREAMGUARD`."""
     made = Project()
-    # As Django's own test client does: they would look at the connections of the test's thread.
-    request_started.disconnect(close_old_connections)
-    request_finished.disconnect(close_old_connections)
-    try:
-        with _overridden(view, middleware, made, settings):
-            yield made
-    finally:
-        request_started.connect(close_old_connections)
-        request_finished.connect(close_old_connections)
+    with connections_kept(), _overridden(view, middleware, made, settings):
+        yield made
 
 
 def _overridden(
@@ -115,44 +106,8 @@ def _overridden(
     )
 
 
-class WSGIServer:
+class WSGIServer(StreamedResponse):
     """One request, driven as a WSGI server drives it."""
 
     def __init__(self, app: Any, *, method: Any = "GET", **environ: Any) -> None:
-        self.status = ""
-        self.headers: dict[str, str] = {}
-        self.closed = False
-        self._body = app(
-            {
-                "REQUEST_METHOD": method,
-                "PATH_INFO": "/",
-                "SERVER_NAME": "localhost",
-                "SERVER_PORT": "80",
-                "wsgi.input": BytesIO(),
-                "wsgi.url_scheme": "http",
-                "wsgi.errors": BytesIO(),
-                **environ,
-            },
-            self._start,
-        )
-        self.parts = iter(self._body)
-
-    def _start(self, status: str, headers: list[tuple[str, str]], *_: Any) -> None:
-        self.status, self.headers = status, {name.lower(): value for name, value in headers}
-
-    def read(self) -> bytes:
-        """The next part, as the server asks for it after it has written the one before."""
-        part: bytes = next(self.parts)
-        return part
-
-    def read_to_end(self) -> bytes:
-        """Everything, and then what a server does at the end."""
-        try:
-            return b"".join(self.parts)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """What a server calls at the end of every response, however it ended."""
-        self.closed = True
-        self._body.close()
+        super().__init__(app, RequestFactory().generic(method, "/").environ | environ)

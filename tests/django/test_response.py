@@ -204,7 +204,7 @@ def test_silence_is_broken_under_wsgi_too() -> None:
         server = WSGIServer(made.wsgi())
         assert server.read() == b"data: a\n\n"
         assert [server.read(), server.read()] == [b": ping\n\n"] * 2
-        server.close()
+        server.leave()
         assert causes(made.wait()) == [Cause.CLIENT_DISCONNECT]
 
 
