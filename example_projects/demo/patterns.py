@@ -229,6 +229,22 @@ def listen(send_buffer: int | None) -> socket.socket:
     return listener
 
 
+def serve(app: FastAPI, send_buffer: int | None) -> None:
+    """Serve an application, say where, and go when the parent closes our input."""
+    listener = listen(send_buffer)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    host, port = listener.getsockname()
+    print(f"http://{host}:{port}", flush=True)
+
+    def leave_with_parent() -> None:
+        sys.stdin.read()
+        server.should_exit = True
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    server.run(sockets=[listener])
+
+
 def main() -> None:
     """Serve the patterns until the parent closes our input."""
     parser = argparse.ArgumentParser(description="Serve four streaming patterns.")
@@ -246,18 +262,7 @@ def main() -> None:
     except LedgerError as error:
         sys.exit(str(error))
     app = make_app(asked.engine, asked.guarded, ledger, asked.model)
-    listener = listen(asked.send_buffer)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    host, port = listener.getsockname()
-    print(f"http://{host}:{port}", flush=True)
-
-    def leave_with_parent() -> None:
-        sys.stdin.read()
-        server.should_exit = True
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    server.run(sockets=[listener])
+    serve(app, asked.send_buffer)
     if ledger is not None:
         ledger.close()
 

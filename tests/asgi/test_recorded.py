@@ -29,6 +29,13 @@ def begun(chunks: int = 0) -> RecordedStream:
     return stream
 
 
+def fails_and_may_be_tried_again() -> None:
+    """What a guarded transport does when a call failed whose SDK may try again."""
+    stream, scope = begun(), current_scope()
+    assert scope is not None
+    scope.awaited.append(lambda: stream.ended(Cause.PRODUCER_ERROR, "refused"))
+
+
 class Guarded:
     """An application with one endpoint under the middleware; keeps what the middleware tells."""
 
@@ -107,9 +114,7 @@ async def test_a_failed_call_that_the_endpoint_gives_up() -> None:
     """A stream that waits for a retry which the endpoint's error rules out failed by its provider (G14)."""
 
     async def endpoint(request: Request) -> Response:
-        stream, scope = begun(), current_scope()
-        assert scope is not None
-        scope.awaited.append(lambda: stream.ended(Cause.PRODUCER_ERROR, "refused"))
+        fails_and_may_be_tried_again()
         raise OSError("what an SDK raises after its last try")
 
     guarded = Guarded(endpoint)
@@ -157,9 +162,7 @@ async def test_what_waits_for_a_retry_is_settled_with_the_request() -> None:
     """No retry can come after the end of its request."""
 
     async def endpoint(request: Request) -> Response:
-        scope, stream = current_scope(), begun()
-        assert scope is not None
-        scope.awaited.append(lambda: stream.ended(Cause.PRODUCER_ERROR, "gave up"))
+        fails_and_may_be_tried_again()
         return PlainTextResponse("hello")
 
     guarded = Guarded(endpoint)

@@ -12,6 +12,7 @@ from streamguard_core import (
     Count,
     CountSource,
     DrainEnd,
+    Receipt,
     StreamSession,
     SyncStreamSession,
     Usage,
@@ -74,16 +75,21 @@ def test_a_tail_is_harvested_without_a_loop() -> None:
         assert receipt.output.upper == (None if trickles else 7)
 
 
-async def test_a_tail_whose_iterator_was_broken_is_stopped() -> None:
-    """The cancellation of the reader's task broke the iterator: its usage is not known, and nobody says it is."""
-    session = StreamSession(ScriptedPull(emit("a"), finish("stop"), hang()), max_tokens=9)
+async def receipt_of_cancelled_reader(session: StreamSession) -> Receipt:
+    """Read a chunk, then have the reader's task cancelled while it waits for the next."""
     reading = aiter(session)
     await anext(reading)
     task = asyncio.ensure_future(anext(reading))
     await settled()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    receipt = await session.receipt()
+    return await session.receipt()
+
+
+async def test_a_tail_whose_iterator_was_broken_is_stopped() -> None:
+    """The cancellation of the reader's task broke the iterator: its usage is not known, and nobody says it is."""
+    session = StreamSession(ScriptedPull(emit("a"), finish("stop"), hang()), max_tokens=9)
+    receipt = await receipt_of_cancelled_reader(session)
     assert (receipt.cause, receipt.policy) == (Cause.COMPLETED, "tail")
     assert (receipt.drain, receipt.close) == (DrainEnd.STOPPED, CloseState.CONFIRMED)
     assert (receipt.prevented, receipt.output.source) == (NOTHING, CountSource.CHUNKS)
@@ -101,13 +107,7 @@ async def test_a_broken_iterator_is_not_booked_as_read_to_its_end() -> None:
     session = StreamSession(
         chunks(), model="asked", on_disconnect=by_provider(), termination=rows, max_tokens=50
     )
-    reading = aiter(session)
-    await anext(reading)
-    task = asyncio.ensure_future(anext(reading))
-    await settled()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    receipt = await session.receipt()
+    receipt = await receipt_of_cancelled_reader(session)
     assert (receipt.policy, receipt.drain) == ("drain(60s)", DrainEnd.STOPPED)
     assert receipt.output == Count(None, 0, 50, CountSource.CHUNKS)
     assert receipt.prevented == NOTHING

@@ -11,12 +11,10 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
@@ -82,18 +80,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.no_gc:
         gc.disable()
-    listener = patterns.listen(asked.send_buffer)
-    app = make_app(asked.engine, transport=asked.transport)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    host, port = listener.getsockname()
-    print(f"http://{host}:{port}", flush=True)
-
-    def leave_with_parent() -> None:
-        sys.stdin.read()
-        server.should_exit = True
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    server.run(sockets=[listener])
+    patterns.serve(make_app(asked.engine, transport=asked.transport), asked.send_buffer)
 
 
 if __name__ == "__main__":

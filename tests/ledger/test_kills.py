@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from streamguard_core import LedgerError, OpenRecord, Receipt
+from streamguard_core import OpenRecord, Receipt
 from streamguard_ledger import (
-    NotCanonical,
     SQLiteLedger,
     read_receipts,
-    read_records,
     verify,
 )
+
+from .reading_back import crashed_in, records_in, recovered_in
 
 Opening = Callable[..., OpenRecord]
 Closing = Callable[..., Receipt]
@@ -52,32 +51,13 @@ def leave_open(count):
 """
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    """What every record says that can be read."""
-    found = []
-    with suppress(LedgerError):
-        for record in read_records(path):
-            with suppress(NotCanonical):
-                found.append(record.data)
-    return found
-
-
-def _crashed(path: Path) -> list[str]:
-    """The streams of all CRASHED receipts, each as often as it has one."""
-    return sorted(one["stream_id"] for one in _records(path) if one.get("cause") == "CRASHED")
-
-
-def _recovered(path: Path) -> list[dict[str, Any]]:
-    return [one for one in _records(path) if one.get("kind") == "WRITER_RECOVERED"]
-
-
 def test_recovery_is_done_once(path: Path, run: Run) -> None:
     """Later starts write nothing about a process that was recovered."""
     run(FAMILY + "leave_open(3)", path)
     for _ in range(3):
         SQLiteLedger(path).close()
-    assert _crashed(path) == ["s0", "s1", "s2"]
-    ends = _recovered(path)
+    assert crashed_in(path) == ["s0", "s1", "s2"]
+    ends = recovered_in(path)
     # The killed one, and each of the two that were closed in order and have a successor.
     assert [end["closed"] for end in ends] == [3, 0, 0]
     assert len({end["head"]["writer"] for end in ends}) == 3
@@ -91,7 +71,7 @@ def test_a_lost_note_of_a_recovery_does_no_harm(path: Path, run: Run) -> None:
     for lock in (path / "writers").glob("*.lock"):
         lock.write_bytes(b"")
     SQLiteLedger(path).close()
-    assert _crashed(path) == ["s0", "s1", "s2"]
+    assert crashed_in(path) == ["s0", "s1", "s2"]
     assert verify(path).ok
 
 
@@ -165,7 +145,7 @@ for step in range(3, 23, 3):
         path,
     )
     SQLiteLedger(path).close()
-    assert _crashed(path) == [f"s{number}" for number in range(9)]
+    assert crashed_in(path) == [f"s{number}" for number in range(9)]
     assert verify(path).ok
 
 
@@ -193,7 +173,7 @@ assert [exit_of(pid) for pid in pids] == [0] * 8
         path,
     )
     SQLiteLedger(path).close()
-    assert _crashed(path) == sorted(f"p{part}-{n}" for part in range(3) for n in range(60))
+    assert crashed_in(path) == sorted(f"p{part}-{n}" for part in range(3) for n in range(60))
     assert verify(path).ok
 
 
@@ -255,5 +235,5 @@ print(json.dumps({kind: sorted(names) for kind, names in acked.items()}))
     assert {found[name]["cause"] for name in acked["close"]} == {"COMPLETED"}
     report = verify(path)
     assert report.ok, report
-    closes = sum(one["kind"] == "CLOSE" for one in _records(path))
+    closes = sum(one["kind"] == "CLOSE" for one in records_in(path))
     assert closes == len(found) == report.streams

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +12,20 @@ import pytest
 
 from streamguard_core import LedgerError, OpenRecord, Receipt
 from streamguard_ledger import (
-    NotCanonical,
     SQLiteLedger,
     WriterState,
     read_receipts,
-    read_records,
     verify,
 )
 from streamguard_ledger.chainfile import ChainFile
+
+from .reading_back import crashed_in, recovered_in
 
 Opening = Callable[..., OpenRecord]
 Closing = Callable[..., Receipt]
 Run = Callable[..., str]
 Spawn = Callable[..., subprocess.Popen[str]]
 Edit = Callable[..., Any]
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    """What every record says that can be read."""
-    found = []
-    with suppress(LedgerError):
-        for record in read_records(path):
-            with suppress(NotCanonical):
-                found.append(record.data)
-    return found
-
-
-def _crashed(path: Path) -> list[str]:
-    """The streams of all CRASHED receipts, each as often as it has one."""
-    return sorted(one["stream_id"] for one in _records(path) if one.get("cause") == "CRASHED")
-
-
-def _recovered(path: Path) -> list[dict[str, Any]]:
-    return [one for one in _records(path) if one.get("kind") == "WRITER_RECOVERED"]
 
 
 def test_open_streams_of_a_killed_process_are_closed(path: Path, spawn: Spawn) -> None:
@@ -102,7 +82,7 @@ ledger.close()
     with SQLiteLedger(path) as ledger:
         ledger.append_open(opening("ours")).result()
         SQLiteLedger(path).close()
-        assert _crashed(path) == []
+        assert crashed_in(path) == []
         assert verify(path).open_streams == 2
         ledger.append_close(closing_of("ours")).result()
     process.communicate()
@@ -116,7 +96,7 @@ def test_streams_left_open_by_an_orderly_end_are_closed(path: Path, opening: Ope
         ledger.append_open(opening()).result()
     assert verify(path).exit_code == 3
     SQLiteLedger(path).close()
-    assert _crashed(path) == ["s0"]
+    assert crashed_in(path) == ["s0"]
     assert verify(path).ok
 
 
@@ -129,7 +109,7 @@ def test_a_receipt_in_another_file_counts(
         with SQLiteLedger(path) as other:
             other.append_close(closing_of()).result()
     SQLiteLedger(path).close()
-    assert _crashed(path) == []
+    assert crashed_in(path) == []
     assert verify(path).ok
 
 
@@ -146,8 +126,8 @@ def test_a_damaged_file_is_recovered_as_far_as_it_goes(
         SQLiteLedger(path).close()
     assert "is damaged" in caplog.text
     assert "streamguard verify" in caplog.text
-    assert _crashed(path) == ["b"]
-    (end,) = _recovered(path)
+    assert crashed_in(path) == ["b"]
+    (end,) = recovered_in(path)
     assert end["damage"].startswith("3 problem(s), the first: record 1")
     assert verify(path).exit_code == 1
 
@@ -163,7 +143,7 @@ def test_an_open_without_a_stream_is_passed_over(
                               WHERE seq = 1""")
     with caplog.at_level(logging.ERROR):
         SQLiteLedger(path).close()
-    assert _crashed(path) == []
+    assert crashed_in(path) == []
 
 
 def test_a_file_that_is_no_database_stops_nobody(
@@ -178,7 +158,7 @@ def test_a_file_that_is_no_database_stops_nobody(
             caplog.clear()
             SQLiteLedger(path).close()
         assert f"{'0' * 32}.db is damaged" in caplog.text
-    assert _crashed(path) == ["s0"]
+    assert crashed_in(path) == ["s0"]
 
 
 def test_a_writer_that_was_killed_before_its_first_record_is_settled(path: Path) -> None:
@@ -189,7 +169,9 @@ def test_a_writer_that_was_killed_before_its_first_record_is_settled(path: Path)
     assert verify(path).exit_code == 3
     SQLiteLedger(path).close()
     assert empty.with_suffix(".lock").read_bytes() == b"settled\n"
-    assert {"writer": "0" * 32, "seq": -1, "hash": ""} in [one["head"] for one in _recovered(path)]
+    assert {"writer": "0" * 32, "seq": -1, "hash": ""} in [
+        one["head"] for one in recovered_in(path)
+    ]
     assert verify(path).ok
 
 
@@ -209,7 +191,7 @@ def test_what_cannot_be_opened_stops_nobody(
         assert f"cannot recover {file}" in caplog.text
         assert f"cannot look for receipts in {file}" in caplog.text
     assert odd[1].with_suffix(".lock").read_bytes() == b""
-    assert _crashed(path) == ["s0"]
+    assert crashed_in(path) == ["s0"]
 
 
 def test_what_newer_software_wrote_is_left_to_it(
@@ -223,7 +205,7 @@ def test_what_newer_software_wrote_is_left_to_it(
     with caplog.at_level(logging.ERROR):
         SQLiteLedger(path).close()
     assert "newer software wrote it" in caplog.text
-    assert _crashed(path) == []
+    assert crashed_in(path) == []
     assert verify(path).exit_code == 1  # the hash beside it was not changed along
 
 
@@ -244,7 +226,7 @@ def test_a_recovery_that_cannot_write_fails_the_start(
         patched.setattr(ChainFile, "_begin", small)
         with pytest.raises(LedgerError, match=r"cannot write what is recovered .*full.*again"):
             SQLiteLedger(path)
-    assert len(_crashed(path)) < 300
+    assert len(crashed_in(path)) < 300
     SQLiteLedger(path).close()
-    assert len(_crashed(path)) == len(set(_crashed(path))) == 300
+    assert len(crashed_in(path)) == len(set(crashed_in(path))) == 300
     assert verify(path).ok
