@@ -15,6 +15,7 @@ from urllib.request import urlopen
 from bench import callgrind
 from bench.bars import CASES, RAW, SERVED_NOTE, comparisons, served_bars
 from bench.harness import Series, Table, main
+from bench.reading import read
 from streamguard_testing import ServerProcess
 
 TOGETHER: Final = {"a loop turn before every chunk": 1, "16 chunks arrive together": 16}
@@ -37,21 +38,9 @@ def cpu(url: str) -> int:
         return int(answer.read())
 
 
-async def _read(host: str, port: int, target: str) -> int:
-    """Read one stream to its end; returns its bytes."""
-    reader, writer = await asyncio.open_connection(host, port)
-    writer.write(f"GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
-    size = 0
-    while data := await reader.read(1 << 16):
-        size += len(data)
-    writer.close()
-    return size
-
-
 async def _read_all(url: str, path: str, chunks: int, together: int) -> None:
-    host, port = url.removeprefix("http://").split(":")
     target = f"{path}?chunks={chunks}&together={together}"
-    sizes = await asyncio.gather(*(_read(host, int(port), target) for _ in range(CONNECTIONS)))
+    sizes = await asyncio.gather(*(read(url, target) for _ in range(CONNECTIONS)))
     if min(sizes) < chunks * len("token "):
         raise RuntimeError(f"{path} sent {min(sizes)} bytes for {chunks} chunks; the run is void")
 

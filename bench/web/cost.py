@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from bench.harness import Bar, Row, Series, Table
+from bench.reading import read
 from bench.web.serve import server, state
 
 CONNECTIONS: Final = 16
@@ -30,18 +31,6 @@ PAIRS: Final = {
     },
 }
 BAR: Final = Bar(1.10, "of the same unguarded")
-
-
-async def read(url: str, target: str) -> int:
-    """Read one response to its end; its bytes."""
-    host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(f"GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
-    size = 0
-    while data := await reader.read(1 << 16):
-        size += len(data)
-    writer.close()
-    return size
 
 
 async def _figure(url: str, path: str, chunks: int, together: int) -> float:

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from streamguard_testing.bodies import BadRequest, encode, flag, integer, limit, mapping, string
 from streamguard_testing.dialects import Ask, Kind, Said, Totals, Turn
-from streamguard_testing.openai_dialect import error_of, usage_of
+from streamguard_testing.openai_dialect import DataEvents, error_of, usage_of
 
 
-class CompletionsVoice:
+class CompletionsVoice(DataEvents):
     """Speaks one answer of `/v1/completions`."""
 
     early_head = True
@@ -51,18 +51,6 @@ class CompletionsVoice:
         if totals is not None:
             body["usage"] = usage_of(totals)
         return encode(body)
-
-    def error(self, status: int, message: str) -> bytes:
-        """Return the event that stands for an error after a 200; no [DONE] follows it."""
-        return b"data: " + encode(error_of(status, message)) + b"\n\n"
-
-    def carry(self, said: Mapping[str, Any]) -> bytes:
-        """Return any object as an event."""
-        return b"data: " + encode(said) + b"\n\n"
-
-    def idle(self) -> bytes:
-        """Return a comment."""
-        return b": keep-alive\n\n"
 
     def _chunk(self, choices: list[object], **rest: object) -> bytes:
         said: dict[str, object] = {**self._base, "choices": choices}

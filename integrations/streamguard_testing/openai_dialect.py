@@ -11,7 +11,23 @@ from streamguard_testing.dialects import Ask, Kind, Said, Totals, Turn, conversa
 from streamguard_testing.tools import openai_tool
 
 
-class OpenAIVoice:
+class DataEvents:
+    """What is alike in OpenAI's older streams: events without names."""
+
+    def error(self, status: int, message: str) -> bytes:
+        """Return the event that stands for an error after a 200; no [DONE] follows it."""
+        return b"data: " + encode(error_of(status, message)) + b"\n\n"
+
+    def carry(self, said: Mapping[str, Any]) -> bytes:
+        """Return any object as an event."""
+        return b"data: " + encode(said) + b"\n\n"
+
+    def idle(self) -> bytes:
+        """Return a comment."""
+        return b": keep-alive\n\n"
+
+
+class OpenAIVoice(DataEvents):
     """Speaks one answer of `/v1/chat/completions`."""
 
     # As llama.cpp's server and vLLM do: once the prompt is worked on, the headers are out.
@@ -111,18 +127,6 @@ class OpenAIVoice:
         if totals is not None:
             body["usage"] = usage_of(totals)
         return encode(body)
-
-    def error(self, status: int, message: str) -> bytes:
-        """Return the event that stands for an error after a 200; no [DONE] follows it."""
-        return b"data: " + encode(error_of(status, message)) + b"\n\n"
-
-    def carry(self, said: Mapping[str, Any]) -> bytes:
-        """Return any object as an event."""
-        return b"data: " + encode(said) + b"\n\n"
-
-    def idle(self) -> bytes:
-        """Return a comment."""
-        return b": keep-alive\n\n"
 
 
 class OpenAIDialect:

@@ -42,6 +42,24 @@ def causes(receipts: list[Receipt]) -> list[Cause]:
     return [receipt.cause for receipt in receipts]
 
 
+class Careful:
+    """A producer whose clean-up takes until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+        self.order: list[str] = []
+        """What happened, in order; the test adds to it."""
+
+    async def stream(self) -> AsyncGenerator[str, None]:
+        """One token, then none, and a clean-up."""
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            await self.let_go.wait()
+            self.order.append("cleaned")
+
+
 class Engine:
     """A provider whose tokens come when the test says so, and that knows when it was let go.
 

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from streamguard_asgi import GuardedResponse, StreamGuardMiddleware, guard_stream
 from streamguard_core import Cause, Receipt
 
-from .driver import Engine, Mode, Server, eventually
+from .driver import Careful, Engine, Mode, Server, eventually
 from .endpoints import passing_on
 
 Build = Callable[[Engine], Any]
@@ -314,23 +314,14 @@ async def test_without_the_middleware(stack: str, layers: int, stalled: bool) ->
 
 async def test_a_producer_that_cleans_up_slowly_finishes_under_starlette() -> None:
     """P12, P13: the cleanup awaits, layers cancel again and again, and it ends before the receipt."""
-    order: list[str] = []
-    let_go = asyncio.Event()
-
-    async def careful() -> Any:
-        try:
-            yield "a"
-            await asyncio.Event().wait()
-        finally:
-            await let_go.wait()
-            order.append("cleaned")
+    careful = Careful()
 
     async def endpoint(request: Request) -> Any:
-        return GuardedResponse(careful())
+        return GuardedResponse(careful.stream())
 
     app = layered(Starlette(routes=[Route("/", endpoint)]), 2)
     guarded = StreamGuardMiddleware(
-        app, on_receipt=lambda receipt: order.append(str(receipt.close))
+        app, on_receipt=lambda receipt: careful.order.append(str(receipt.close))
     )
     async with Server(guarded) as server:
         await server.events_sent(1)
@@ -338,10 +329,10 @@ async def test_a_producer_that_cleans_up_slowly_finishes_under_starlette() -> No
         for _ in range(5):
             server.task.cancel()
             await asyncio.sleep(0)
-        let_go.set()
+        careful.let_go.set()
         with pytest.raises(asyncio.CancelledError):
             await server.ended()
-    assert order == ["cleaned", "confirmed"]
+    assert careful.order == ["cleaned", "confirmed"]
 
 
 async def test_a_host_with_a_cancel_scope_is_not_fought_with(
@@ -356,29 +347,20 @@ async def test_a_host_with_a_cancel_scope_is_not_fought_with(
         return await wait(*arguments, **keywords)
 
     monkeypatch.setattr(asyncio, "wait", counted)
-    let_go, cleaned = asyncio.Event(), list[int]()
-    scopes: list[anyio.CancelScope] = []
-
-    async def careful() -> Any:
-        try:
-            yield "a"
-            await asyncio.Event().wait()
-        finally:
-            await let_go.wait()
-            cleaned.append(1)
+    careful, scopes = Careful(), list[anyio.CancelScope]()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         with anyio.CancelScope() as cancel_scope:
             scopes.append(cancel_scope)
-            await GuardedResponse(careful())(scope, receive, send)
+            await GuardedResponse(careful.stream())(scope, receive, send)
 
     async with Server(StreamGuardMiddleware(app)) as server:
         await server.events_sent(1)
         scopes[0].cancel()
         for _ in range(50):
             await asyncio.sleep(0)
-        assert cleaned == []
-        let_go.set()
+        assert careful.order == []
+        careful.let_go.set()
         await server.ended()
-    assert cleaned == [1]
+    assert careful.order == ["cleaned"]
     assert len(waits) < 5

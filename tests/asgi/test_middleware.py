@@ -146,19 +146,26 @@ async def test_a_disconnect_after_the_response_is_none() -> None:
     assert len(receipts[0].history) == 1
 
 
+class Call:
+    """A provider call under a request: notes what it is told of its reader."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def disconnected(self, detail: str = "") -> None:
+        """Note it."""
+        self.told.append(detail)
+
+    def terminate(self, cause: Cause, detail: str = "") -> None:
+        """Not called here."""
+
+
 async def test_a_call_that_goes_on_after_the_response_is_not_told_of_the_connection() -> None:
     """P6 for any response: work that outlives it (a background task's) is not ended by a closed connection."""
-    told: list[str] = []
-
-    class Call:
-        def disconnected(self, detail: str = "") -> None:
-            told.append(detail)
-
-        def terminate(self, cause: Cause, detail: str = "") -> None:
-            """Not called here."""
+    call = Call()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["state"]["streamguard"].add(Call())
+        scope["state"]["streamguard"].add(call)
         await PlainTextResponse("done")(scope, receive, send)
         server.leave()
         while (await receive())["type"] != "http.disconnect":
@@ -166,7 +173,7 @@ async def test_a_call_that_goes_on_after_the_response_is_not_told_of_the_connect
 
     server = Server(StreamGuardMiddleware(app))
     await server.run()
-    assert told == []
+    assert call.told == []
 
 
 async def test_on_receipt_may_fail(caplog: pytest.LogCaptureFixture) -> None:
@@ -293,25 +300,18 @@ async def test_a_failing_ledger_is_logged_and_not_the_responses_business(
 
 async def test_a_member_that_joins_from_a_thread_is_watched_for() -> None:
     """A provider call in a worker thread joins the scope there; its reader's leaving reaches it."""
-    told: list[str] = []
-
-    class Call:
-        def disconnected(self, detail: str = "") -> None:
-            told.append(detail)
-
-        def terminate(self, cause: Cause, detail: str = "") -> None:
-            """Not called here."""
+    call = Call()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        joining = threading.Thread(target=scope["state"]["streamguard"].add, args=(Call(),))
+        joining = threading.Thread(target=scope["state"]["streamguard"].add, args=(call,))
         joining.start()
         await asyncio.to_thread(joining.join)
-        await eventually(lambda: told)
+        await eventually(lambda: call.told)
 
     async with Server(StreamGuardMiddleware(app)) as server:
         server.leave()
         await server.ended()
-    assert told == ["the connection was closed"]
+    assert call.told == ["the connection was closed"]
 
 
 async def test_twice_is_once() -> None:

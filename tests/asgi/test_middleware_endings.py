@@ -26,7 +26,7 @@ from streamguard_core import (
 )
 from streamguard_core.testing import run
 
-from .driver import Engine, Server, causes, eventually
+from .driver import Careful, Engine, Server, causes, eventually
 
 
 async def test_the_end_of_the_request_closes_every_stream() -> None:
@@ -129,19 +129,10 @@ async def test_a_server_that_cancels_because_the_reader_left_is_not() -> None:
 
 async def test_cleanup_is_finished_although_the_server_cancels_again_and_again() -> None:
     """The producer's slow `finally` runs to its end before the request is over, and the receipt says so."""
-    receipts: list[Receipt] = []
-    let_go, cleaned = asyncio.Event(), []
-
-    async def careful() -> Any:
-        try:
-            yield "a"
-            await asyncio.Event().wait()
-        finally:
-            await let_go.wait()
-            cleaned.append(1)
+    careful, receipts = Careful(), list[Receipt]()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await GuardedResponse(careful())(scope, receive, send)
+        await GuardedResponse(careful.stream())(scope, receive, send)
 
     async with Server(StreamGuardMiddleware(app, on_receipt=receipts.append)) as server:
         await server.events_sent(1)
@@ -151,10 +142,10 @@ async def test_cleanup_is_finished_although_the_server_cancels_again_and_again()
             await asyncio.sleep(0)
             server.task.cancel()
         assert not server.task.done()
-        let_go.set()
+        careful.let_go.set()
         with pytest.raises(asyncio.CancelledError):
             await server.ended()
-    assert cleaned == [1]
+    assert careful.order == ["cleaned"]
     assert [(receipt.cause, str(receipt.close)) for receipt in receipts] == [
         (Cause.CLIENT_DISCONNECT, "confirmed")
     ]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from streamguard_asgi import GuardedResponse, StreamGuardMiddleware
-from streamguard_core import Cause, MemoryLedger, Receipt, Shutdown, drain
+from streamguard_core import Cause, Receipt, Shutdown, drain
 
+from ..core.signals import SlowLedger  # noqa: TID252 - what is durable when the test says so, for all tests of shutdown
 from .driver import Engine, Server, eventually
 
 
@@ -110,22 +110,9 @@ async def test_a_reader_that_takes_nothing_is_given_up() -> None:
     assert rig.cause is Cause.SHUTDOWN
 
 
-class Kept(MemoryLedger):
-    """Its receipts become durable when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writing: list[Future[None]] = []
-
-    def append_close(self, receipt: Receipt) -> Future[None]:
-        """Begin."""
-        self.writing.append(Future())
-        return self.writing[-1]
-
-
 async def test_the_request_lasts_until_its_receipt_is_durable() -> None:
     """A server goes when its requests are over: not before what they cost is kept."""
-    ledger = Kept()
+    ledger = SlowLedger()
     rig = Rig(Shutdown(grace=0), ledger=ledger)
     async with Server(rig.app) as server:
         await server.until(lambda: "token" in server.text)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
+from concurrent.futures import Future
 
-from streamguard_core import (
-    Cause,
-)
+from streamguard_core import Cause, MemoryLedger, Receipt
 
 BOUND = 10.0
 HARMLESS = signal.SIGURG
@@ -25,3 +24,16 @@ class Stream:
         """Note it."""
         self.causes.append(cause)
         self.ended.set()
+
+
+class SlowLedger(MemoryLedger):
+    """Receipts become durable when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing: list[Future[None]] = []
+
+    def append_close(self, receipt: Receipt) -> Future[None]:
+        """Begin."""
+        self.writing.append(Future())
+        return self.writing[-1]

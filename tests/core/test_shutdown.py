@@ -8,7 +8,6 @@ import gc
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
 
 import pytest
 
@@ -16,7 +15,6 @@ from streamguard_core import (
     Cause,
     DrainEnd,
     MemoryLedger,
-    Receipt,
     RecordedStream,
     Scope,
     Shutdown,
@@ -27,22 +25,9 @@ from streamguard_core import (
 )
 from streamguard_core import shutdown as module
 
-from .signals import BOUND, Stream
+from .signals import BOUND, SlowLedger, Stream
 
 pytestmark = pytest.mark.usefixtures("handlers")
-
-
-class SlowLedger(MemoryLedger):
-    """Receipts become durable when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writing: list[Future[None]] = []
-
-    def append_close(self, receipt: Receipt) -> Future[None]:
-        """Begin."""
-        self.writing.append(Future())
-        return self.writing[-1]
 
 
 class TestEnding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+import plain
 from asking import Case, ledger
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
@@ -132,15 +133,8 @@ async def app(
     send: Callable[[dict[str, Any]], Awaitable[None]],
 ) -> None:
     """`/` answers; `/NAME` is the application of that name."""
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    name = scope["path"].strip("/")
+    name = scope.get("path", "").strip("/")
     if not name:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await plain.app(scope, receive, send)
         return
     await APPS[name]({**scope, "path": "/", "raw_path": b"/"}, receive, send)
