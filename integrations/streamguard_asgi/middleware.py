@@ -108,20 +108,7 @@ class StreamGuardMiddleware:
         if kind is None or _is_guarded(scope):
             await self.app(scope, receive, send)
             return
-        if not self._has_served:
-            self._has_served = True
-            if self._shutdown is not None:
-                # For servers without a lifespan, and those that set their handlers after it.
-                self._shutdown.install()
-        guard = kind(
-            ledger=self._ledger,
-            prices=self._prices,
-            on_receipt=self._on_receipt,
-            close_timeout=self._shutdown_grace,
-            late=self._late,
-            consumer_stall=self._consumer_stall,
-            shutdown=self._shutdown,
-        )
+        guard = self._guard(kind)
         pump = guard.connect(receive, send, self._buffer_limit)
         new_guard(scope, guard)
         host = asyncio.current_task()
@@ -147,6 +134,23 @@ class StreamGuardMiddleware:
                 finally:
                     guard.over = True
                     guard.disconnect()
+
+    def _guard(self, kind: type[RequestGuard]) -> RequestGuard:
+        """The guard of a new request; the first one also sees to the process's handlers of signals."""
+        if not self._has_served:
+            self._has_served = True
+            if self._shutdown is not None:
+                # For servers without a lifespan, and those that set their handlers after it.
+                self._shutdown.install()
+        return kind(
+            ledger=self._ledger,
+            prices=self._prices,
+            on_receipt=self._on_receipt,
+            close_timeout=self._shutdown_grace,
+            late=self._late,
+            consumer_stall=self._consumer_stall,
+            shutdown=self._shutdown,
+        )
 
 
 _GUARDS: Final = {"http": RequestGuard, "websocket": SocketGuard}

@@ -73,16 +73,7 @@ async def stream_websocket(
         ...         await stream_websocket(websocket, lambda: answer(prompt), close=False)
     """
     check_seconds(ping=ping, consumer_stall=consumer_stall)
-    guard = guard_in(websocket.scope)
-    if not isinstance(guard, SocketGuard) or not guard.connected:
-        raise UsageError(
-            "stream_websocket was called for a WebSocket without a guard;"
-            " put StreamGuardMiddleware over the application: app.add_middleware(StreamGuardMiddleware)"
-        )
-    if WebSocketState.CONNECTING in (websocket.application_state, websocket.client_state):
-        raise UsageError(
-            "stream_websocket was called before the WebSocket was accepted; await websocket.accept() first"
-        )
+    guard = _guard_of(websocket)
     stream = _session(guard, content, session)
     delivery = SocketDelivery(
         stream, websocket, ping=ping, consumer_stall=consumer_stall or guard.consumer_stall
@@ -93,6 +84,21 @@ async def stream_websocket(
     if reachable and cause is not None and (close or cause is Cause.SHUTDOWN):
         await _close(websocket, cause, guard.close_timeout)
     return stream
+
+
+def _guard_of(websocket: WebSocket) -> SocketGuard:
+    """The guard of an accepted WebSocket."""
+    guard = guard_in(websocket.scope)
+    if not isinstance(guard, SocketGuard) or not guard.connected:
+        raise UsageError(
+            "stream_websocket was called for a WebSocket without a guard;"
+            " put StreamGuardMiddleware over the application: app.add_middleware(StreamGuardMiddleware)"
+        )
+    if WebSocketState.CONNECTING in (websocket.application_state, websocket.client_state):
+        raise UsageError(
+            "stream_websocket was called before the WebSocket was accepted; await websocket.accept() first"
+        )
+    return guard
 
 
 async def _deliver(guard: SocketGuard, session: StreamSession, delivery: SocketDelivery) -> None:

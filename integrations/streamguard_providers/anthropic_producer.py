@@ -83,11 +83,8 @@ class AnthropicProducer(HTTPProducer):
             "max_tokens": max_tokens,
             "stream": True,
         }
-        if instructions:
-            own = [{"text": system}] if isinstance(system, str) else system or ()
-            system = [{"type": "text", **block} for block in (*own, *instructions)]
-        if system is not None:
-            body["system"] = system
+        if instructions or system is not None:
+            body["system"] = _with_instructions(system, instructions)
         call["headers"] = {"anthropic-version": version, **(call.get("headers") or {})}
         super().__init__(
             provider=provider,
@@ -109,3 +106,13 @@ class AnthropicProducer(HTTPProducer):
         self._trim = text != prefix
         if text:
             super()._go_on(text)
+
+
+def _with_instructions(
+    system: str | Sequence[Mapping[str, Any]] | None, instructions: Sequence[Mapping[str, Any]]
+) -> str | Sequence[Mapping[str, Any]] | None:
+    """The caller's own system prompt, and behind it what the messages say in that role."""
+    if not instructions:
+        return system
+    own = [{"text": system}] if isinstance(system, str) else system or ()
+    return [{"type": "text", **block} for block in (*own, *instructions)]

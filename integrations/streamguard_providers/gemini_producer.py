@@ -76,8 +76,7 @@ class GeminiProducer(HTTPProducer):
     ) -> None:
         conversation = _conversation(prompt, contents, messages, system)
         key = api_key if api_key is not None else _key_of_environment()
-        headers = {name.lower() for name in call.get("headers") or {}}
-        if not key and _is_google(base_url) and not headers & {"authorization", "x-goog-api-key"}:
+        if not key and _is_google(base_url) and not _has_key(call.get("headers") or {}):
             raise UsageError("Gemini is called with a key: pass api_key, or set GEMINI_API_KEY")
         if not _MODEL.fullmatch(model):
             raise UsageError(f"model={model!r} was given; it becomes a part of the URL")
@@ -144,3 +143,8 @@ def _key_of_environment() -> str | None:
 
 def _is_google(base_url: str) -> bool:
     return urlsplit(base_url).hostname == "generativelanguage.googleapis.com"
+
+
+def _has_key(headers: Mapping[str, str]) -> bool:
+    """Whether the caller's own headers say who calls."""
+    return not {"authorization", "x-goog-api-key"}.isdisjoint(name.lower() for name in headers)

@@ -54,6 +54,20 @@ def test_the_examples_are_true() -> None:
     assert doctest.testmod(prices).failed == 0
 
 
+def _rates(listed: Any) -> list[Decimal]:
+    """The rates of a row of the list, those of its tiers included."""
+    return [
+        one
+        for value in vars(listed).values()
+        if value is not None
+        for one in (
+            [value]
+            if isinstance(value, Decimal)
+            else [value.base, *(tier.price for tier in value.tiers)]
+        )
+    ]
+
+
 @given(
     st.sampled_from(LISTED),
     st.integers(0, 2_000_000),
@@ -91,19 +105,8 @@ def test_a_price_is_that_of_the_list(
     )
     assert said.total is not None
     assert said.exact
-    row = vars(expected.model_price).values()
-    plain = [
-        one
-        for value in row
-        if value is not None
-        for one in (
-            [value]
-            if isinstance(value, Decimal)
-            else [value.base, *(tier.price for tier in value.tiers)]
-        )
-    ]
     difference = abs(Decimal(said.total) - expected.total_price)
-    if all(int(one.as_tuple().exponent) >= -6 for one in plain):
+    if all(int(one.as_tuple().exponent) >= -6 for one in _rates(expected.model_price)):
         assert difference == 0
     else:
         # Half a unit of the 12th place for each token.

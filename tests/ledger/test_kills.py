@@ -177,11 +177,7 @@ assert [exit_of(pid) for pid in pids] == [0] * 8
     assert verify(path).ok
 
 
-def test_whatever_was_acknowledged_survives_kills(path: Path, run: Run) -> None:
-    """P01: 30 processes, each killed at a random moment of opening, writing or recovering."""
-    said = run(
-        FAMILY
-        + """
+KILLED_AT_RANDOM = """
 import json, select, time
 chance = random.Random(7)
 acked = {"open": set(), "close": set()}
@@ -223,9 +219,12 @@ for number in range(30):
         report = verify(path)
         assert not report.problems, report.problems
 print(json.dumps({kind: sorted(names) for kind, names in acked.items()}))
-""",
-        path,
-    )
+"""
+
+
+def test_whatever_was_acknowledged_survives_kills(path: Path, run: Run) -> None:
+    """P01: 30 processes, each killed at a random moment of opening, writing or recovering."""
+    said = run(FAMILY + KILLED_AT_RANDOM, path)
     acked = json.loads(said)
     assert len(acked["open"]) > 100
     SQLiteLedger(path).close()

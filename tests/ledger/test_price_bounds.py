@@ -42,6 +42,18 @@ def test_bounds_of_usage_are_bounds_of_the_price() -> None:
 COUNTS = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50)).map(sorted)
 
 
+def _without_values(
+    whole: list[int], cached: list[int], output: list[int], reasoning: list[int]
+) -> Usage:
+    """The same bounds, where nobody knows what is between them."""
+    return Usage(
+        input=Count.at_least(whole[0], CountSource.HEURISTIC, whole[2]),
+        cached_input=Count.at_least(cached[0], CountSource.HEURISTIC, cached[2] or None),
+        output=Count.at_least(output[0], CountSource.HEURISTIC, output[2]),
+        reasoning=Count.at_least(reasoning[0], CountSource.HEURISTIC, reasoning[2] or None),
+    )
+
+
 @given(
     whole=COUNTS,
     cached=COUNTS,
@@ -81,13 +93,7 @@ def test_the_true_price_is_within_the_bounds(
     lower = to_pico(bounded.lower or bounded.total or "")
     upper = to_pico(bounded.upper or bounded.total or "")
     assert lower <= to_pico(true.total or "") <= upper
-    unknown = Usage(
-        input=Count.at_least(whole[0], CountSource.HEURISTIC, whole[2]),
-        cached_input=Count.at_least(cached[0], CountSource.HEURISTIC, cached[2] or None),
-        output=Count.at_least(output[0], CountSource.HEURISTIC, output[2]),
-        reasoning=Count.at_least(reasoning[0], CountSource.HEURISTIC, reasoning[2] or None),
-    )
-    said = cost(rates, unknown)
+    said = cost(rates, _without_values(whole, cached, output, reasoning))
     if cached[0] and reasoning[0]:
         assert said.total is None
         assert to_pico(said.lower or "0.000000000000") <= to_pico(true.total or "")
