@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, ParamSpec
 
 from streamguard_core import Cause, Receipt
-from streamguard_core.testing import ASGIServer
+from streamguard_core.testing import ASGIServer, run
 from streamguard_core.testing.asgi_server import SendAfterLeaving
 
+P = ParamSpec("P")
 Server = ASGIServer
 Mode = SendAfterLeaving
 Wire = list[tuple[bytes, bytes]]
 BOUND = 5.0
 """Longest time a test waits for what must come."""
+
+
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test on a loop whose clock jumps to the next timer.
+
+    Not for real sockets, nor for `eventually` where time has to pass: it never lets the loop be idle.
+    """
+
+    @functools.wraps(test)
+    def timeless(*args: P.args, **kwargs: P.kwargs) -> None:
+        run(test(*args, **kwargs))
+
+    return timeless
 
 
 async def eventually(condition: Callable[[], Any]) -> None:

@@ -22,7 +22,7 @@ from streamguard_core import (
     Deadlines,
 )
 
-from .driver import Server, eventually
+from .driver import Server, eventually, in_virtual_time
 from .endpoints import Rig, pieces
 
 
@@ -171,6 +171,7 @@ async def test_a_reader_that_left_before_costs_nothing(threaded: bool) -> None:
     assert (receipt.cause, receipt.produced) == (Cause.CLIENT_DISCONNECT, 0)
 
 
+@in_virtual_time
 async def test_a_deadline_before_the_response_is_a_status() -> None:
     """A provider that never answers is a 504 and an explicit end, not a hanging request."""
 

@@ -26,7 +26,7 @@ from streamguard_core import (
 )
 from streamguard_core.testing import run
 
-from .driver import Careful, Engine, Server, causes, eventually
+from .driver import Careful, Engine, Server, causes, eventually, in_virtual_time
 
 
 async def test_the_end_of_the_request_closes_every_stream() -> None:
@@ -151,6 +151,7 @@ async def test_cleanup_is_finished_although_the_server_cancels_again_and_again()
     ]
 
 
+@in_virtual_time
 async def test_the_end_of_a_request_is_bounded() -> None:
     """A producer that does not end delays its request by `shutdown_grace` at most; the receipt comes later."""
     receipts: list[Receipt] = []

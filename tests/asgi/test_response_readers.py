@@ -20,13 +20,14 @@ from streamguard_core import (
     grace,
 )
 
-from .driver import Engine, Server, eventually
+from .driver import Engine, Server, eventually, in_virtual_time
 
 
+@in_virtual_time
 async def test_silence_is_filled_with_comments() -> None:
     """A producer that thinks keeps its connection: pings come, and no client sees them as events."""
     engine = Engine()
-    async with Server(GuardedResponse(engine.stream(), ping=0.02)) as server:
+    async with Server(GuardedResponse(engine.stream(), ping=0.2)) as server:
         await server.until(lambda: server.text.count(": ping\n\n") >= 3)
         engine.make()
         engine.finish()
@@ -35,21 +36,24 @@ async def test_silence_is_filled_with_comments() -> None:
     assert server.most_senders == 1
 
 
+@in_virtual_time
 async def test_no_ping_where_there_is_no_silence_or_no_wish() -> None:
     """`ping=None` sends none; plain text, in which one would be seen, has none."""
-    for options in ({"ping": None}, {"ping": 0.005, "media_type": "text/plain"}):
-        session = StreamSession(Engine().stream(), deadlines=Deadlines(first_token=0.05))
+    for options in ({"ping": None}, {"ping": 0.2, "media_type": "text/plain"}):
+        session = StreamSession(Engine().stream(), deadlines=Deadlines(first_token=2))
         server = await Server(GuardedResponse(session, **options)).run()
         assert server.text.replace("\n", "")[:5] in ("event", "")
 
 
+@in_virtual_time
 async def test_a_ping_never_stands_inside_a_frame() -> None:
     """A chunk that comes while a ping is being sent waits for it: no two sends at once."""
     engine = Engine()
-    async with Server(GuardedResponse(engine.stream(), ping=0.02)) as server:
+    async with Server(GuardedResponse(engine.stream(), ping=0.2)) as server:
         await server.until(lambda: len(server.sent) == 1)
         server.stall()
-        await eventually(lambda: server.senders)
+        await asyncio.sleep(0.3)
+        assert server.senders
         engine.make(2)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -61,11 +65,12 @@ async def test_a_ping_never_stands_inside_a_frame() -> None:
     assert server.bodies[0] == b": ping\n\n"
 
 
+@in_virtual_time
 async def test_a_reader_whose_ping_fails_has_left() -> None:
     """ASGI 2.4: a ping into a closed connection raises, and that is a disconnect."""
     engine = Engine()
     session = StreamSession(engine.stream())
-    async with Server(GuardedResponse(session, ping=0.02), mode="raising", mute=True) as server:
+    async with Server(GuardedResponse(session, ping=0.2), mode="raising", mute=True) as server:
         await server.until(lambda: len(server.sent) == 1)
         server.leave()
         await server.ended()
@@ -119,11 +124,12 @@ async def test_the_scope_may_be_ended_from_a_thread() -> None:
     assert (receipt.cause, receipt.detail) == (Cause.CLIENT_DISCONNECT, "elsewhere")
 
 
+@in_virtual_time
 async def test_a_send_that_does_not_return_is_a_stalled_consumer() -> None:
     """The stream is cut off, the response given up on, and the connection not ended cleanly."""
     engine = Engine(1)
     session = StreamSession(engine.stream())
-    async with Server(GuardedResponse(session, consumer_stall=0.04)) as server:
+    async with Server(GuardedResponse(session, consumer_stall=0.4)) as server:
         await server.events_sent(1)
         server.stall()
         engine.make()
@@ -137,11 +143,12 @@ async def test_a_send_that_does_not_return_is_a_stalled_consumer() -> None:
     assert server.task.cancelling() == 0
 
 
+@in_virtual_time
 async def test_a_ping_that_does_not_return_is_a_stalled_consumer() -> None:
     """The buffers filled with the last chunk: then it is a ping that waits, and nothing else would tell."""
     engine = Engine(1)
     session = StreamSession(engine.stream())
-    response = GuardedResponse(session, ping=0.02, consumer_stall=0.04)
+    response = GuardedResponse(session, ping=0.2, consumer_stall=0.4)
     async with Server(response) as server:
         await server.events_sent(1)
         server.stall()
@@ -152,13 +159,14 @@ async def test_a_ping_that_does_not_return_is_a_stalled_consumer() -> None:
     assert engine.closed
 
 
+@in_virtual_time
 async def test_the_middleware_says_it_for_all() -> None:
     """`consumer_stall` of the middleware holds for a response that does not say it, `inf` is without limit."""
     for own, cause in ((None, Cause.CONSUMER_STALLED), (inf, Cause.TIMEOUT_TOTAL)):
         engine = Engine(1)
-        session = StreamSession(engine.stream(), deadlines=Deadlines(total=0.2))
+        session = StreamSession(engine.stream(), deadlines=Deadlines(total=2))
         app = StreamGuardMiddleware(
-            GuardedResponse(session, consumer_stall=own), consumer_stall=0.02
+            GuardedResponse(session, consumer_stall=own), consumer_stall=0.2
         )
         async with Server(app) as server:
             await server.events_sent(1)
@@ -169,11 +177,12 @@ async def test_the_middleware_says_it_for_all() -> None:
             await server.ended()
 
 
+@in_virtual_time
 async def test_a_stall_at_the_end_is_noticed_too() -> None:
     """A reader that freezes before the last message does not keep a finished stream's connection for ever."""
     engine = Engine(1)
     session = StreamSession(engine.stream())
-    async with Server(GuardedResponse(session, consumer_stall=0.04)) as server:
+    async with Server(GuardedResponse(session, consumer_stall=0.4)) as server:
         await server.events_sent(1)
         server.stall()
         engine.finish()
@@ -182,10 +191,11 @@ async def test_a_stall_at_the_end_is_noticed_too() -> None:
     assert not server.complete
 
 
+@in_virtual_time
 async def test_the_sessions_own_stall_deadline_frees_the_response() -> None:
     """`Deadlines(consumer_stall=...)` ends the waiting `send` as well as the stream."""
     engine = Engine(1)
-    session = StreamSession(engine.stream(), deadlines=Deadlines(consumer_stall=0.03))
+    session = StreamSession(engine.stream(), deadlines=Deadlines(consumer_stall=0.3))
     async with Server(GuardedResponse(session)) as server:
         await server.events_sent(1)
         server.stall()
@@ -262,6 +272,7 @@ async def test_under_grace_the_response_ends_and_the_stream_lives_on() -> None:
 
 
 @pytest.mark.parametrize("how", ["leaves", "cancel"])
+@in_virtual_time
 async def test_a_deaf_iterator_does_not_hold_its_response(how: str) -> None:
     """At the close deadline it is given up on: the response ends, with its `eos` if there is a reader."""
     awake = asyncio.Event()
@@ -273,7 +284,7 @@ async def test_a_deaf_iterator_does_not_hold_its_response(how: str) -> None:
                 await awake.wait()
         yield "b"
 
-    session = StreamSession(deaf(), deadlines=Deadlines(close=0.05))
+    session = StreamSession(deaf(), deadlines=Deadlines(close=2))
     async with Server(GuardedResponse(session)) as server:
         await server.until(lambda: "data: a" in server.text)
         if how == "leaves":

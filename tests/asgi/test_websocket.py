@@ -22,7 +22,7 @@ from streamguard_core import (
     Verdict,
 )
 
-from .driver import Engine, eventually
+from .driver import Engine, eventually, in_virtual_time
 from .endpoints import pieces
 from .socket_driver import After, Socket
 from .socket_rig import Rig, streaming
@@ -101,6 +101,7 @@ async def test_the_first_chunk_is_never_held_back() -> None:
         ({"deadlines": Deadlines(first_token=0.01)}, 1011, Cause.TIMEOUT_FIRST_TOKEN),
     ],
 )
+@in_virtual_time
 async def test_a_failure_is_told_and_is_no_clean_close(
     options: Any, code: int, cause: Cause
 ) -> None:
@@ -260,6 +261,7 @@ async def test_silence_is_filled() -> None:
 
 
 @pytest.mark.parametrize("of", ["stream", "middleware"])
+@in_virtual_time
 async def test_a_reader_that_freezes_is_cut_off(of: str) -> None:
     """`consumer_stall`, given with the stream or to the middleware."""
     engine = Engine(1)
