@@ -55,6 +55,14 @@ async def gone(server: ServerProcess) -> int:
     return await asyncio.to_thread(server.wait, PATIENCE)
 
 
+async def stands_still(server: ServerProcess) -> None:
+    """Wait until `/big` makes no chunk more, from one answer of its application to the next and the next."""
+    async with asyncio.timeout(PATIENCE):
+        seen: list[bytes] = []
+        while len(seen) < 5 or len(set(seen[-5:])) > 1:
+            seen.append(await answers(server, "/made"))
+
+
 def receipts(folder: Path) -> list[dict[str, Any]]:
     """The receipts, as the ledger has them."""
     return list(read_receipts(folder))
@@ -191,9 +199,7 @@ async def test_a_reader_that_takes_nothing_does_not_hold_the_server(
         async with client:
             assert await client.read_head() == 200
             await until(lambda: receipts(tmp_path), "the stream to be open")
-            await asyncio.sleep(
-                1.5
-            )  # until nothing moves any more: nobody can see that from outside
+            await stands_still(running)
             running.send_signal(signal.SIGTERM)
             await gone(running)
     (receipt,) = receipts(tmp_path)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -33,14 +34,15 @@ async def numbers(count: int | None = None) -> AsyncIterator[str]:
         await asyncio.sleep(0.3 if number > 2 else 0)
 
 
-async def big() -> AsyncIterator[str]:
-    """More than any buffer takes."""
+async def big(state: State) -> AsyncIterator[str]:
+    """More than any buffer takes; `state.made` says how much of it was taken."""
     while True:
+        state.made += 1
         yield "x" * 65536
 
 
 async def endpoint(request: Request) -> Response:
-    """`/` answers; the others stream."""
+    """`/` answers, `/made` with how much `/big` has made; the others stream."""
     path = request.url.path
     if path == "/":
         return PlainTextResponse("")
@@ -49,7 +51,9 @@ async def endpoint(request: Request) -> Response:
     if path == "/short":
         return GuardedResponse(numbers(5))
     if path == "/big":
-        return GuardedResponse(big())
+        return GuardedResponse(big(request.app.state))
+    if path == "/made":
+        return PlainTextResponse(str(request.app.state.made))
     if path == "/drain":
         return GuardedResponse(numbers(), on_disconnect=drain(60))
     return GuardedResponse(numbers())
@@ -72,5 +76,7 @@ def _middleware(app: Any) -> Any:
     )
 
 
-paths = ["/", "/stream", "/short", "/big", "/drain", "/plain"]
-app = _middleware(Starlette(routes=[Route(path, endpoint) for path in paths], lifespan=lifespan))
+paths = ["/", "/stream", "/short", "/big", "/made", "/drain", "/plain"]
+application = Starlette(routes=[Route(path, endpoint) for path in paths], lifespan=lifespan)
+application.state.made = 0
+app = _middleware(application)
