@@ -112,6 +112,17 @@ class KeptStreams:
                 " leave it out, or use grace(seconds, max_tokens)"
             )
 
+    def check_name(self, stream_id: str) -> None:
+        """See that a stream's id can stand in an event.
+
+        Raises:
+            UsageError: when it cannot.
+        """
+        if not (stream_id.isascii() and stream_id.isprintable()):
+            raise UsageError(
+                f"stream_id={stream_id!r} cannot stand in an event; use printable ASCII"
+            )
+
     def keep_for(self, session: StreamSession, owner: str, path: str) -> KeptStream:
         """From now on the reader of `session` may come back.
 
@@ -124,8 +135,7 @@ class KeptStreams:
             UsageError: when its id cannot stand in an event.
         """
         name = session.stream_id
-        if not (name.isascii() and name.isprintable()):
-            raise UsageError(f"stream_id={name!r} cannot stand in an event; use printable ASCII")
+        self.check_name(name)
         point = ResumePoint(name, self.place, 0)
         kept = KeptStream(session, point, owner, path, Replay(*self._bounds), self._retry)
         self._streams[name] = kept

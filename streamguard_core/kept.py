@@ -49,6 +49,7 @@ class KeptStream:
         "_watch",
         "ended",
         "forget",
+        "loop",
         "owner",
         "path",
         "point",
@@ -76,6 +77,7 @@ class KeptStream:
         self.reader: Reader | None = None
         """The connection that reads the stream now."""
         self._retry_ms = round(retry * 1000)
+        self.loop = asyncio.get_running_loop()
         self.turn = asyncio.Lock()
         """Held while a reader takes over; the last one to come has the stream."""
         self.release: Callable[[], None] = _nothing
@@ -150,6 +152,11 @@ class KeptStream:
             ResumeError: when the stream cannot be read from there, which ends no other connection; or
                 when the old one does not let go.
         """
+        if self.loop is not asyncio.get_running_loop():
+            raise ResumeError(
+                Refusal.ELSEWHERE,
+                "this stream runs on another event loop of this process than its reader was sent to; serve both by one",
+            )
         async with self.turn:
             self.replay.since(offset)
             await self._vacated(seconds)

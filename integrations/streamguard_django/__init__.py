@@ -6,6 +6,7 @@ from streamguard_core.formats import STREAM_ID_HEADER
 from streamguard_django.asgi import GuardedApplication, get_guarded_asgi_application
 from streamguard_django.middleware import StreamGuardMiddleware
 from streamguard_django.response import GuardedStreamingHttpResponse
+from streamguard_django.resumable import resumable
 from streamguard_django.scope import RequestScope
 from streamguard_django.signals import stream_opened, stream_sealed
 
@@ -17,6 +18,7 @@ __all__ = [
     "StreamGuardMiddleware",
     "current_scope",
     "get_guarded_asgi_application",
+    "resumable",
     "stream_opened",
     "stream_sealed",
 ]

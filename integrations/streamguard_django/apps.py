@@ -16,11 +16,16 @@ class StreamGuardConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks, and connect the mirror of receipts."""
-        from streamguard_django.checks import check_middleware, check_settings  # noqa: PLC0415
+        from streamguard_django.checks import (  # noqa: PLC0415
+            check_middleware,
+            check_resume,
+            check_settings,
+        )
         from streamguard_django.mirror import Mirror  # noqa: PLC0415 - models are loaded now
         from streamguard_django.signals import stream_sealed  # noqa: PLC0415
 
         register(check_settings, Tags.compatibility)
         register(check_middleware, Tags.compatibility)
+        register(check_resume, Tags.compatibility)
         self.mirror = Mirror()
         stream_sealed.connect(self.mirror.receive, dispatch_uid="streamguard_django.mirror")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
 
-from streamguard_django.conf import option
+from streamguard_django.conf import NAME, option
 
 LABEL: Final = "streamguard"
 MIDDLEWARE: Final = "streamguard_django.StreamGuardMiddleware"
@@ -20,6 +21,22 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     return [
         Error(problem.text, hint=problem.hint, id=f"{LABEL}.{problem.id}")
         for problem in option.problems()
+    ]
+
+
+def check_resume(**_: Any) -> list[CheckMessage]:
+    """W002: streams may be resumed by whoever knows their ids, and nobody has said that this is meant."""
+    given = getattr(settings, NAME, {})
+    resume = given.get("RESUME") if isinstance(given, Mapping) else None
+    if not isinstance(resume, Mapping) or "owner" in resume:
+        return []
+    return [
+        Warning(
+            f"{NAME}['RESUME'] has no owner: whoever knows a stream's id may read on and stop it.",
+            hint='Write "owner": "project.readers.owner_of", a function of the request that returns a text;'
+            " or None, if that is what you want.",
+            id=f"{LABEL}.W002",
+        )
     ]
 
 

@@ -60,6 +60,10 @@ class Content:
         self._source = source
         self._ended = False
 
+    def disconnected(self, detail: str = "") -> None:
+        """The reader has left. Safe from any thread."""
+        self.session.disconnected(detail)
+
     def _end(self) -> bytes:
         """The bytes of the end; empty when there is nothing (more) to say.
 
@@ -113,7 +117,7 @@ class AsyncContent(Content):
         self._chunkwise = chunkwise
         self._loop: asyncio.AbstractEventLoop | None = None
         self._chunks: AsyncIterator[Any] | None = None
-        self._reading: asyncio.Task[list[AnyChunk]] | None = None
+        self._reading: asyncio.Task[bytes] | None = None
         self._closed = False
 
     def __aiter__(self) -> AsyncContent:
@@ -130,7 +134,7 @@ class AsyncContent(Content):
         except asyncio.CancelledError:
             # The reader has left: Django cancels nothing for any other reason. It matters only
             # where the session did not see the cancellation itself.
-            self.session.disconnected("Django cancelled the response")
+            self.disconnected("Django cancelled the response")
             raise
         raise StopAsyncIteration
 
@@ -153,12 +157,15 @@ class AsyncContent(Content):
         """The read goes on through any number of pings, and through the cancellation of who waits for it."""
         if self._reading is None:
             assert self._loop is not None
-            self._reading = self._loop.create_task(self.session.read_ready())
+            self._reading = self._loop.create_task(self._part())
         done, _ = await asyncio.wait([self._reading], timeout=self._ping)
         if not done:
             return self._form.ping
         reading, self._reading = self._reading, None
-        batch = reading.result()
+        return reading.result()
+
+    async def _part(self) -> bytes:
+        batch = await self.session.read_ready()
         return self._form.encode(batch) if batch else self._end()
 
     async def aclose(self) -> None:
@@ -176,10 +183,14 @@ class AsyncContent(Content):
         self._closed = True
         if self._loop is None:
             self._close_unstreamed()
-        elif self.session.sealed is None:
+        else:
+            self._close_streamed(self._loop)
+
+    def _close_streamed(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.session.sealed is None:
             self.session.disconnected(CLOSED)
             with contextlib.suppress(RuntimeError):  # closed: the session has ended by itself
-                self._loop.call_soon_threadsafe(self._leave)
+                loop.call_soon_threadsafe(self._leave)
 
     def _close_unstreamed(self) -> None:
         """What was opened for a response that is not streamed is closed on the loop that this thread works for."""
@@ -276,24 +287,34 @@ class LoopContent(BlockingContent):
 
     def _next(self) -> bytes:
         if self._reading is None:
-            self._reading = self._run(self._read())
+            self._reading = self._run(self._part())
         try:
-            batch = self._reading.result(self._ping)
+            body: bytes = self._reading.result(self._ping)
         except TimeoutError:
             if not self._reading.done():
                 return self._form.ping
             raise
         self._reading = None
+        return body
+
+    async def _part(self) -> bytes:
+        await _open(self.session, self._scope)
+        batch = await self.session.read_ready()
         return self._form.encode(batch) if batch else self._end()
 
-    async def _read(self) -> list[AnyChunk]:
-        await _open(self.session, self._scope)
-        return await self.session.read_ready()
+    @property
+    def _open(self) -> bool:
+        """There is something to be closed."""
+        return self.session.sealed is None
+
+    async def aclose(self) -> None:
+        """Nobody reads on: end now, as the policy says."""
+        await self.session.aclose()
 
     def close(self) -> None:
         """The server has closed the response: the stream ends now if it has not."""
         self._ended = True
         self._scope.finish()
-        if self.session.sealed is None:
+        if self._open:
             with contextlib.suppress(TimeoutError, LedgerError):
-                self._run(self.session.aclose()).result(self._close_timeout)
+                self._run(self.aclose()).result(self._close_timeout)

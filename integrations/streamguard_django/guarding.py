@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from django.core.handlers.asgi import ASGIRequest
 
 from streamguard_core import SessionOptions, StreamSession, SyncStreamSession, UsageError
-from streamguard_core.formats import Format
+from streamguard_core.formats import Events, Format
+from streamguard_core.kept import KeptStream
 from streamguard_core.policies import ByProvider, Rule, as_policy, cancel
 from streamguard_django.conf import option
 from streamguard_django.content import AsyncContent, Content, LoopContent, SyncContent
+from streamguard_django.kept import Kept, KeptAsyncContent, KeptLoopContent
 from streamguard_django.loops import LoopThread
+from streamguard_django.resume import Resume, Resuming
 from streamguard_django.scope import RequestScope
 from streamguard_django.signals import stream_opened
-from streamguard_django.sources import AsyncSource, Make, SyncSource, ThreadedSource, unchanged
+from streamguard_django.sources import (
+    AsyncSource,
+    Make,
+    Source,
+    SyncSource,
+    ThreadedSource,
+    unchanged,
+)
 
 LOOP: Final = LoopThread()
 """Where async producers run under WSGI; nothing runs before one does."""
@@ -23,6 +35,19 @@ LOOP: Final = LoopThread()
 def is_asgi(request: Any) -> bool:
     """Whether an event loop serves this request; its middleware may run in a thread all the same."""
     return isinstance(request, ASGIRequest)
+
+
+def loop_of(request: Any) -> LoopThread | None:
+    """Where the streams of this server live: on a loop in a thread; None for the one that serves the request."""
+    return None if is_asgi(request) else LOOP
+
+
+def scope_of(request: Any) -> RequestScope:
+    """The request's scope; without the middleware, one that is made for it."""
+    scope = getattr(request, "streamguard", None)
+    if not isinstance(scope, RequestScope):
+        scope = request.streamguard = RequestScope(request, asgi=is_asgi(request))
+    return scope
 
 
 def content_of(
@@ -64,12 +89,20 @@ def _content(
     ping: float | None,
 ) -> Content:
     ping = ping if form.ping else None
+    resuming = scope.resuming if isinstance(form, Events) else None
     if isinstance(producer, SyncStreamSession):
         if scope.asgi:
             raise UsageError(
                 "a SyncStreamSession was given to a response under ASGI; give a StreamSession"
             )
+        if resuming is not None:
+            raise UsageError(
+                "a SyncStreamSession was given to a response of a resumable view; its producer runs in its"
+                " reader's thread, and nobody would run it while the reader is away: give the producer itself"
+            )
         return SyncContent(producer, form, scope)
+    if resuming is not None:
+        return _kept(producer, resuming, scope, options, ping)
     if isinstance(producer, StreamSession):
         return _looped(producer, form, scope, None, ping, chunkwise=False)
     keywords = _with_settings(options, scope)
@@ -88,6 +121,54 @@ def _content(
         source = AsyncSource(producer, scope, make)
         return _looped(StreamSession(source, **keywords), form, scope, source, ping)
     return _looped(StreamSession(producer, **keywords), form, scope, None, ping, chunkwise=False)
+
+
+def _kept(
+    producer: Any,
+    resuming: Resuming,
+    scope: RequestScope,
+    options: SessionOptions,
+    ping: float | None,
+) -> Content:
+    """What a stream is read from that may outlive its request: nothing of it is the request's own."""
+    resume, owner = resuming
+    session, source = _outliving(producer, resume, scope, options)
+    path = scope.request.path
+    resume.check_name(session.stream_id)
+    content = _kept_kind(scope, ping)(
+        session, Events(), scope, source, keep=lambda: resume.keep_for(session, owner, path)
+    )
+    scope.add(content)
+    return content
+
+
+def _outliving(
+    producer: Any, resume: Resume, scope: RequestScope, options: SessionOptions
+) -> tuple[StreamSession, Source | None]:
+    if isinstance(producer, StreamSession):
+        return producer, None
+    resume.check(options)
+    keywords = {**_with_settings(options, scope), "on_disconnect": resume.policy, **options}
+    source: Source | None = None
+    if _is_blocking(producer):
+        # Not in the thread of its view, which ends with the request.
+        source = SyncSource(producer, scope, unchanged, own_thread=True)
+    elif hasattr(producer, "__aiter__") and not _is_producer(producer):
+        source = AsyncSource(producer, scope, unchanged)
+    return StreamSession(producer if source is None else source, **keywords), source
+
+
+def continued_by(kept: KeptStream, scope: RequestScope, form: Events, opening: bytes) -> Kept:
+    """What another request under `scope` reads a kept stream from, of which it is sent `opening` first."""
+    made = _kept_kind(scope, option("PING"))
+    return made(kept.session, form, scope, kept=kept, opening=opening)
+
+
+def _kept_kind(scope: RequestScope, ping: float | None) -> Callable[..., Kept]:
+    if scope.asgi:
+        return partial(KeptAsyncContent, ping=ping)
+    timeout = option("CLOSE_TIMEOUT")
+    return partial(KeptLoopContent, ping=ping, loop=LOOP, close_timeout=timeout)
 
 
 def _looped(

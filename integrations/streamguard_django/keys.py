@@ -14,6 +14,7 @@ from streamguard_core.ledger import check_ledger
 from streamguard_core.limits import check_seconds
 from streamguard_core.policies import as_policy, cancel
 from streamguard_core.price import check_pricer
+from streamguard_django.resume import OPTIONS, Resume
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,15 @@ def _deadlines(value: Any) -> Deadlines:
     return Deadlines(**value)
 
 
+def _resume(value: Any) -> Resume:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{type(value).__name__} is no dictionary")
+    unknown = sorted(set(value) - set(OPTIONS))
+    if unknown:
+        raise ValueError(f"there is no option {unknown[0]!r}; there are {', '.join(OPTIONS)}")
+    return Resume(**{**value, "owner": _callable(value.get("owner"))})
+
+
 def _tags(value: Any) -> Any:
     found = _resolve(value)
     if callable(found) or isinstance(found, Mapping):
@@ -148,6 +158,11 @@ KEYS: Final[dict[str, Key]] = {
         (), _patterns, r'a list of regular expressions for paths, such as [r"^/admin/", r"\.csv$"]'
     ),
     "PING": Key(15.0, _seconds_or_none, "a positive number of seconds, or None for no keep-alives"),
+    "RESUME": Key(
+        {},
+        _resume,
+        'a dictionary, such as {"window": 30, "owner": "project.readers.owner_of"}',
+    ),
     "MIRROR": Key(True, _flag, "True or False"),
     "WATCH_SOCKET": Key(True, _flag, "True or False"),
     "CLOSE_TIMEOUT": Key(5.0, _seconds, "a positive number of seconds"),

@@ -9,6 +9,8 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from asgiref.sync import async_to_sync
+
 T = TypeVar("T")
 
 
@@ -39,3 +41,22 @@ class LoopThread:
             loop, self._loop = self._loop, None
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
+
+
+def run(work: Coroutine[Any, Any, T], loop: LoopThread | None) -> T:
+    """Run `work` where the streams live, and wait for it in a request's thread.
+
+    Args:
+        work: what is to be done there.
+        loop: theirs; None for the one that serves the request.
+    """
+    return async_to_sync(_awaited)(work) if loop is None else loop.submit(work).result()
+
+
+async def arun(work: Coroutine[Any, Any, T], loop: LoopThread | None) -> T:
+    """The same for async code."""
+    return await (work if loop is None else asyncio.wrap_future(loop.submit(work)))
+
+
+async def _awaited(work: Coroutine[Any, Any, T]) -> T:
+    return await work

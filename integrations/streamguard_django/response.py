@@ -25,7 +25,7 @@ from streamguard_core.formats import (
 )
 from streamguard_core.limits import check_seconds
 from streamguard_django.conf import option
-from streamguard_django.guarding import content_of, is_asgi
+from streamguard_django.guarding import content_of, scope_of
 from streamguard_django.scope import RequestScope
 
 _SETTING: Final = -1.0
@@ -91,28 +91,37 @@ class GuardedStreamingHttpResponse(StreamingHttpResponse):
         # Django takes it either way, and not both ways.
         content_type = None if "content-type" in named else own
         super().__init__(guarded, status=status, headers=headers, content_type=content_type)
-        self._name(form, guarded.session.stream_id, chosen=media_type is None)
+        name_stream(self, form, guarded.session.stream_id, chosen=media_type is None)
 
-    def _name(self, form: Format, stream_id: str, *, chosen: bool) -> None:
-        """The caller's headers first; what they leave open is the format's, and the stream's name."""
-        self.headers.setdefault("Cache-Control", "no-store")
-        if isinstance(form, Events):
-            self.headers.setdefault("X-Accel-Buffering", "no")
-        for name, value in id_header(stream_id).items():
-            self.headers.setdefault(name, value)
-        if chosen:
-            patch_vary_headers(self, ("Accept",))
+
+def name_stream(
+    response: StreamingHttpResponse, form: Format, stream_id: str, *, chosen: bool
+) -> None:
+    """The caller's headers first; what they leave open is the format's, and the stream's name.
+
+    Args:
+        response: gets the headers.
+        form: its format.
+        stream_id: names the stream.
+        chosen: the format was chosen by the request's `Accept`.
+    """
+    response.headers.setdefault("Cache-Control", "no-store")
+    if isinstance(form, Events):
+        response.headers.setdefault("X-Accel-Buffering", "no")
+    for name, value in id_header(stream_id).items():
+        response.headers.setdefault(name, value)
+    if chosen:
+        patch_vary_headers(response, ("Accept",))
 
 
 def _scope(request: Any) -> RequestScope:
     """The request's scope; without the middleware, one of this response's own."""
-    scope = current_scope() if request is None else getattr(request, "streamguard", None)
-    if isinstance(scope, RequestScope):
-        return scope
     if request is None:
+        scope = current_scope()
+        if isinstance(scope, RequestScope):
+            return scope
         raise UsageError(
             "a GuardedStreamingHttpResponse was built outside of StreamGuardMiddleware; give it request=request,"
             ' or write "streamguard_django.StreamGuardMiddleware" into MIDDLEWARE'
         )
-    request.streamguard = RequestScope(request, asgi=is_asgi(request))
-    return request.streamguard  # type: ignore[no-any-return]
+    return scope_of(request)

@@ -28,6 +28,7 @@ from streamguard_core import (
 from streamguard_core.cancellation import cause_of
 from streamguard_core.late import Late
 from streamguard_django.conf import option
+from streamguard_django.resume import Resuming
 from streamguard_django.signals import stream_sealed
 
 logger = logging.getLogger("streamguard")
@@ -65,6 +66,10 @@ class RequestScope(Scope):
         """The request has ended: Django has closed the response."""
         self.abandoned = False
         """The server has given the request up: nobody is left to be sent anything."""
+        self.resuming: Resuming | None = None
+        """What is streamed may be resumed: set while such a view runs."""
+        self._carried: Governed | None = None
+        """Reads a stream that another request has opened, and that has its receipt there."""
         self._unwatch: Callable[[], None] | None = None
         self._late = Late()
 
@@ -100,10 +105,21 @@ class RequestScope(Scope):
         if watch is not None:
             self._unwatch = watch()
 
+    def carry(self, reader: Governed) -> None:
+        """This request reads a stream that another one has opened."""
+        self._carried = reader
+        self.add(reader)
+
+    def release(self, session: StreamSession) -> None:
+        """Another request carries it on: nothing that happens to this one concerns it any more."""
+        self.discard(session)
+        if session in self.sessions:
+            self.sessions.remove(session)
+
     @property
     def streaming(self) -> bool:
         """A response is still to be streamed."""
-        return bool(self.sessions) and not self.over
+        return bool(self.sessions or self._carried) and not self.over
 
     def finish(self) -> None:
         """The request has ended: what happens to its connection now is no disconnect."""
@@ -117,11 +133,12 @@ class RequestScope(Scope):
         self.abandoned = True
         if self.gone is not None:
             return
+        detail = f"the request ended with {type(error).__name__}"
         for stream in self._streams:
-            if stream.cause is None:
-                stream.terminate(
-                    cause_of(error, self), f"the request ended with {type(error).__name__}"
-                )
+            if stream.cause is None and stream in self.members:
+                stream.terminate(cause_of(error, self), detail)
+        if self._carried is not None:
+            self._carried.terminate(cause_of(error, self), detail)
 
     # -- who is told -------------------------------------------------------------------------------
 

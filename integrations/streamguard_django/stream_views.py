@@ -1,0 +1,59 @@
+"""What a reader may do to its stream besides reading it: the views of the addresses in `urls`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from django.http import HttpResponse
+from django.views.decorators.http import require_POST
+
+from streamguard_core.replay import ResumeError
+from streamguard_django.conf import option
+from streamguard_django.guarding import loop_of
+from streamguard_django.loops import run
+from streamguard_django.resume import Resume
+
+
+@require_POST
+def stop(request: Any, stream_id: str) -> HttpResponse:
+    """End a stream now, because its reader wants to.
+
+    The project's `CsrfViewMiddleware` guards it as it guards any other form.
+
+    Args:
+        request: says who wants it.
+        stream_id: of the stream, as its response's header `streamguard-stream-id` says; or what stands
+            before the colon in the ids of its events, which names the process as well.
+    """
+    return _answered(request, lambda resume, owner: resume.stop_of(stream_id, owner))
+
+
+def refused(error: ResumeError) -> HttpResponse:
+    """Say why: `{"error": ..., "detail": ...}`; never anything of a stream."""
+    return in_json(error.said, error.refusal.status)
+
+
+def in_json(said: object, status: int = 200) -> HttpResponse:
+    """Answer with JSON that nobody keeps."""
+    return HttpResponse(
+        msgspec.json.encode(said),
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def _answered(request: Any, ask: Callable[[Resume, str], object]) -> HttpResponse:
+    """What `ask` says of the streams that are kept here, asked where they live."""
+    resume: Resume = option("RESUME")
+    owner = resume.owner_of(request)
+
+    async def asked() -> object:
+        return ask(resume, owner)
+
+    try:
+        return in_json(run(asked(), loop_of(request)))
+    except ResumeError as error:
+        return refused(error)

@@ -1,0 +1,11 @@
+"""`path("streams/", include("streamguard_django.urls"))`: what a reader may do to its stream besides reading it."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from streamguard_django.stream_views import stop
+
+app_name = "streamguard"
+
+urlpatterns = [path("<str:stream_id>/stop", stop, name="stop")]
