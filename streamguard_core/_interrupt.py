@@ -50,6 +50,19 @@ class Interrupt:
         task.cancel("streamguard: cutoff")
         self._issued += 1
 
+    def send_soon(self) -> None:
+        """Cancel the task now where it is parked; where it runs, in the next turn, if it is parked then."""
+        if self.task is None:
+            return
+        if self.task is current_task():
+            self.task.get_loop().call_soon(self._send_if_parked)
+        else:
+            self.send()
+
+    def _send_if_parked(self) -> None:
+        if self.task is not None and self.task is not current_task():
+            self.send()
+
     def absorb(self) -> bool:
         """Take our cancellations back, if any; True when somebody else's remain, which must propagate."""
         task, issued = self.task, self._issued

@@ -21,10 +21,7 @@ from streamguard_core.clock import SystemClock, clock_of
 from streamguard_core.errors import CutOffError, LedgerError, UsageError
 from streamguard_core.limits import NANOSECONDS
 from streamguard_core.producers import Drive
-from streamguard_core.transitions import (
-    DRAINED,
-    UNCONFIRMED,
-)
+from streamguard_core.transitions import DRAINED, UNCONFIRMED
 
 T = TypeVar("T")
 _TICK_NS = 1_000_000
@@ -111,7 +108,7 @@ class LoopSession(SessionBase):
             raise CutOffError(f"the stream was cut off ({self.cause}) before this call began")
         interrupt = Interrupt()
         interrupt.watch(running_task(self._loop))
-        undo = self.on_close(lambda: self._send_soon(interrupt))
+        undo = self.on_close(interrupt.send_soon)
         try:
             return await awaitable
         except asyncio.CancelledError:
@@ -132,7 +129,12 @@ class LoopSession(SessionBase):
         self.terminate(Cause.USER_CANCEL, detail)
 
     def terminate(self, cause: Cause, detail: str = "") -> None:
-        """End now, with authority, for `cause`. Safe from any thread, at any time, twice."""
+        """End now, with authority. Safe from any thread, at any time, twice.
+
+        Args:
+            cause: why; the first one that is fixed stays (G8).
+            detail: in your own words; it stands on the receipt, so nothing of a prompt or an answer.
+        """
         self._apply(lambda now_ns: self._end(cause, detail, now_ns))
 
     def disconnected(self, detail: str = "") -> None:
@@ -144,7 +146,17 @@ class LoopSession(SessionBase):
         self._apply(lambda _: self._protocol.reading())
 
     async def shutdown(self, grace: float = 0.0) -> Any:
-        """End what nothing else has ended within `grace` seconds, as SHUTDOWN; returns the receipt (G8)."""
+        """End what nothing else has ended, as SHUTDOWN (G8).
+
+        Args:
+            grace: how long it may complete by itself before that, in seconds.
+
+        Returns:
+            The receipt.
+
+        Raises:
+            LedgerError: when the ledger could not make it durable.
+        """
         self.start()
         if grace > 0:
             await self._wait_sealed(grace)
@@ -352,17 +364,6 @@ class LoopSession(SessionBase):
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(waiter, timeout)
 
-    def _send_soon(self, interrupt: Interrupt) -> None:
-        """Interrupt a parked task now; a running one in the next turn, when it is parked or has returned."""
-        task = interrupt.task
-        if task is None:
-            return
-        if task is current_task():
-            assert self._loop is not None
-            self._loop.call_soon(_send_if_live, interrupt)
-        else:
-            interrupt.send()
-
     def _abandon(self, now_ns: int) -> None:
         """Dropped: nobody will read, nobody can be waited for; the receipt is written all the same (G11)."""
         protocol = self._protocol
@@ -380,11 +381,6 @@ def _fire(target: Callable[[], Any]) -> None:
     session = target()
     if session is not None:
         session._on_timer()
-
-
-def _send_if_live(interrupt: Interrupt) -> None:
-    if interrupt.task is not None and interrupt.task is not current_task():
-        interrupt.send()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

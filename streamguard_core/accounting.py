@@ -48,12 +48,29 @@ class Count(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def exact(cls, value: int, source: CountSource) -> Count:
-        """A number without doubt: both bounds are the value."""
+        """A number without doubt: both bounds are the value.
+
+        Args:
+            value: how many, zero included.
+            source: who says so.
+
+        Raises:
+            UsageError: when it is negative.
+        """
         return cls(value, value, value, source)
 
     @classmethod
     def at_least(cls, lower: int, source: CountSource, upper: int | None = None) -> Count:
-        """An unknown number of which only bounds are known."""
+        """An unknown number of which only bounds are known.
+
+        Args:
+            lower: what it is at least.
+            source: where the bounds come from.
+            upper: what it is at most; None where nothing bounds it.
+
+        Raises:
+            UsageError: when the bounds are negative, or crossed.
+        """
         return cls(None, lower, upper, source)
 
 
@@ -89,7 +106,17 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         reported: Mapping[str, Any] | None = None,
         final: bool = True,
     ) -> Usage:
-        """Build from plain numbers; None stays unknown, 0 stays an explicit zero."""
+        """Build from plain numbers; None stays unknown, 0 stays an explicit zero.
+
+        Args:
+            input: tokens read, those from a cache included.
+            output: tokens written, reasoning included.
+            cached_input: those of `input` that came from a cache.
+            cache_write: those of `input` that were put into one.
+            reasoning: those of `output` that nobody is shown.
+            reported: the provider's own usage object, verbatim.
+            final: False for a running count, of which each number is only a lower bound.
+        """
         source = CountSource.PROVIDER_FINAL if final else CountSource.PROVIDER_CUMULATIVE
         return cls(
             input=_count(input, source),

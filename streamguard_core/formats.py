@@ -42,7 +42,14 @@ class End(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, cause: Cause, finish: str | None, committed: int, stream_id: str) -> End:
-        """Say how a stream ended; completion and what the reader itself chose are no errors."""
+        """Say how a stream ended; completion and what the reader itself chose are no errors.
+
+        Args:
+            cause: of the stream.
+            finish: the provider's word at its end, if it said one.
+            committed: how many chunks the reader is owed in all.
+            stream_id: of the stream; readers resume by it.
+        """
         error = _ERRORS.get(cause.category, msgspec.UNSET)
         retry = _retry(stream_id) if cause is Cause.SHUTDOWN else msgspec.UNSET
         return cls(str(cause), str(cause.category), finish, committed, stream_id, error, retry)

@@ -46,7 +46,15 @@ class Gate(Protocol):
     """
 
     def decide(self, text_so_far: str, chunk: AnyChunk) -> Verdict:
-        """Judge `chunk`, which follows `text_so_far` (at least its last `lookback` characters)."""
+        """Judge a chunk before it is committed.
+
+        Args:
+            text_so_far: the text before it, at least its last `lookback` characters.
+            chunk: what the producer made next.
+
+        Returns:
+            PASS, HOLD or `CUT(cause, detail)`. Anything else ends the stream as INTERNAL_ERROR, and so does raising.
+        """
 
 
 DEFAULT_LOOKBACK: Final = 4096

@@ -88,6 +88,10 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
 def check_seconds(name: str, value: float) -> float:
     """Return `value` if it is a positive finite number of seconds.
 
+    Args:
+        name: what it was given as, for the error.
+        value: what was given.
+
     Raises:
         UsageError: when it is not.
     """

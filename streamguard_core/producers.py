@@ -31,10 +31,20 @@ class Report(Protocol):
         """The provider's connection stands: the connect deadline is met."""
 
     def finish(self, reason: str | None = None, usage: Usage | None = None) -> None:
-        """The provider's own end was seen; may be called again when the usage comes later."""
+        """The provider's own end was seen; may be called again when the usage comes later.
+
+        Args:
+            reason: the provider's word (`stop`, `length`, ...); None leaves what is known.
+            usage: what it reported, in place of what it reported before; None leaves what is known.
+        """
 
     def identify(self, *, model: str | None = None, request_id: str | None = None) -> None:
-        """What the provider calls itself and this call."""
+        """What the provider calls itself and this call.
+
+        Args:
+            model: the model that answers, which wins over the one that was asked for.
+            request_id: the provider's id of this call.
+        """
 
     def attempt(self, attempt: Attempt) -> None:
         """One finished call to a provider, for the receipt."""
@@ -62,7 +72,12 @@ class Producer(Protocol):
     """
 
     async def run(self, *, out: Out, cancel_event: CancelEvent) -> None:
-        """Produce the whole stream."""
+        """Produce the whole stream.
+
+        Args:
+            out: takes each chunk, and what is known besides.
+            cancel_event: is set at the cutoff; from then on nothing that is emitted counts.
+        """
 
 
 @runtime_checkable

@@ -127,7 +127,12 @@ class RecordedStream(SessionBase):
         self._apply(step)
 
     def terminate(self, cause: Cause, detail: str = "") -> None:
-        """End now, with authority. Safe from any thread, at any time, twice."""
+        """End now, with authority. Safe from any thread, at any time, twice.
+
+        Args:
+            cause: why; the first one that is fixed stays (G8).
+            detail: in our own words; it stands on the receipt.
+        """
         self.catch_up()
         self._apply(lambda now_ns: self._protocol.terminate(cause, detail, now_ns))
 

@@ -159,7 +159,11 @@ class Replay:
         return self.first + len(self._chunks)
 
     def record(self, offset: int, chunks: Sequence[AnyChunk]) -> None:
-        """Keep chunks that are sent now, of which the first is the one after `offset`; those that are known stay.
+        """Keep chunks that are sent now; those that are known stay.
+
+        Args:
+            offset: how many chunks of the stream came before them.
+            chunks: in order.
 
         Raises:
             UsageError: when chunks between `end` and `offset` were left out.

@@ -25,7 +25,12 @@ class Governed(Protocol):
         """The reader's transport is gone (intent)."""
 
     def terminate(self, cause: Cause, detail: str = "") -> None:
-        """End now, with authority. Must be safe to call from any thread, and twice."""
+        """End now, with authority. Must be safe to call from any thread, and twice.
+
+        Args:
+            cause: why.
+            detail: in our own words; it stands on the receipt.
+        """
 
 
 class Scope:

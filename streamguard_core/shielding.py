@@ -12,6 +12,10 @@ async def finish(work: Awaitable[object], seconds: float) -> asyncio.Future[obje
     A cancellation of the waiting task is kept back until the wait is over, and propagates then. Against
     AnyIO, which cancels again in every turn of the loop, a shield of its own kind is needed around this.
 
+    Args:
+        work: what must be finished.
+        seconds: how long it is waited for, on the loop's clock.
+
     Returns:
         The work's task, done or still running.
 

@@ -60,7 +60,15 @@ def encode_batch(batch: Sequence[AnyChunk]) -> bytes:
 
 
 def encode_chunk(chunk: AnyChunk, id: str | None = None) -> bytes:  # noqa: A002
-    """Return the event of one chunk; raw bytes are taken to be framed already."""
+    """Return the event of one chunk; raw bytes are taken to be framed already.
+
+    Args:
+        chunk: a text, a `Chunk` or bytes.
+        id: the event's id, by which a reader resumes.
+
+    Raises:
+        UsageError: when `id` has a CR, LF or NUL.
+    """
     if isinstance(chunk, bytes):
         return chunk
     if isinstance(chunk, str):

@@ -26,8 +26,13 @@ class SyncStreamSession(SyncDriver):
     and the count frozen at once, and the provider's transport is closed (`on_close`), which makes a blocked
     read fail; without such a transport a blocked iterator ends at its next chunk.
 
-    Takes the keywords of `StreamSession`, except `own_task`. `on_disconnect` is `cancel()`, `drain(...)` or
-    `by_provider(...)` of these: a grace needs somebody who reads on, which only `StreamSession` has.
+    `on_disconnect` is `cancel()`, `drain(...)` or `by_provider(...)` of these: a grace needs somebody who
+    reads on, which only `StreamSession` has.
+
+    Args:
+        producer: a sync iterator, or a callable that returns one; None when `attach()` gives it later.
+        stream_id: names the stream; a fresh one by default.
+        options: the keywords of `StreamSession`, except `own_task`.
 
     Raises:
         UsageError: for a producer that is no sync iterator (or a callable returning one), and for `grace`.
@@ -111,6 +116,10 @@ class SyncStreamSession(SyncDriver):
         """One or more chunks that are committed, at most `limit`; waits for the first; `[]` is EOS.
 
         Calling again says that the previous batch was sent.
+
+        Raises:
+            UsageError: when `limit` is below 1, or another thread is reading.
+            LedgerError: when the OPEN record could not be written.
         """
         if limit < 1:
             raise UsageError(f"read_ready(limit={limit}) was called; a batch has at least 1 chunk")
@@ -138,7 +147,12 @@ class SyncStreamSession(SyncDriver):
         self.terminate(Cause.USER_CANCEL, detail)
 
     def terminate(self, cause: Cause, detail: str = "") -> None:
-        """End now, with authority, for `cause`. Safe from any thread, at any time, twice."""
+        """End now, with authority. Safe from any thread, at any time, twice.
+
+        Args:
+            cause: why; the first one that is fixed stays (G8).
+            detail: in your own words; it stands on the receipt, so nothing of a prompt or an answer.
+        """
         self._apply(lambda now_ns: self._end(cause, detail, now_ns))
 
     def disconnected(self, detail: str = "") -> None:

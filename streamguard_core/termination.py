@@ -57,4 +57,11 @@ class TerminationLookup(Protocol):
     def row(
         self, provider: str | None, model: str | None, at: date, *, route: str | None = None
     ) -> Termination:
-        """The row that holds for a call at that day. Pure: the same question has the same answer."""
+        """The row that holds for a call. Pure: the same question has the same answer.
+
+        Args:
+            provider: who is called; None where nobody has said.
+            model: by the provider's name for it.
+            at: the day of the call.
+            route: the path of the API, where its ways to be called differ.
+        """

@@ -113,7 +113,16 @@ class RequestGuard(Scope):
     def connect(
         self, receive: Receive, send: Send | None = None, limit: int = DEFAULT_LIMIT
     ) -> ReceivePump:
-        """Become the one reader of the server's `receive`, and see what goes through its `send`."""
+        """Become the one reader of the server's `receive`, and see what goes through its `send`.
+
+        Args:
+            receive: the server's.
+            send: the server's; None where only the reader's leaving is looked for.
+            limit: how many bytes of a body may wait to be asked for.
+
+        Returns:
+            What the application awaits in place of `receive`.
+        """
         self._pump = ReceivePump(receive, self._left, limit)
         self._send = send
         return self._pump

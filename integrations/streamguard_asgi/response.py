@@ -134,7 +134,15 @@ class GuardedResponse(Response):
         return guarded
 
     def carry(self, session: StreamSession, resume: Resume | None = None) -> GuardedResponse:
-        """Stream through `session`, which was opened before the producer was there."""
+        """Stream through `session`, which was opened before the producer was there.
+
+        Args:
+            session: is given what this response streams.
+            resume: keeps the stream for its reader, unless the response has said so itself.
+
+        Raises:
+            UsageError: when the response has options for a session of its own.
+        """
         self._resume = self._resume or resume
         if self._options:
             raise UsageError(
@@ -152,7 +160,11 @@ class GuardedResponse(Response):
         return self._content
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request.
+
+        Raises:
+            UsageError: for anything but an http scope.
+        """
         if scope["type"] != "http":
             raise UsageError(
                 f"GuardedResponse was called for a {scope['type']} scope; it answers http only"

@@ -82,7 +82,7 @@ async def test_what_is_left_of_a_call_that_has_ended() -> None:
     """A timer without its session, a call that has returned: nobody is there, nothing happens."""
     _fire(lambda: None)
     session = StreamSession()
-    session._send_soon(Interrupt())
+    Interrupt().send_soon()
     await session.aclose()
 
 
