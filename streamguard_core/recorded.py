@@ -37,7 +37,7 @@ class RecordedStream(SessionBase):
         (<Cause.COMPLETED: 'COMPLETED'>, 2)
     """
 
-    __slots__ = ("_lock", "_noted", "_started", "catch_up", "gone_past", "held")
+    __slots__ = ("_lock", "_noted", "_started", "carried", "catch_up", "held")
 
     def __init__(self, **options: Unpack[SessionOptions]) -> None:
         super().__init__(None, **options)
@@ -45,9 +45,9 @@ class RecordedStream(SessionBase):
         self._lock = threading.RLock()
         self._started = False
         self._noted = 0
-        self.gone_past = 0
-        """How many chunks went past besides those that `passed()` was told of. A carrier that is one thread
-        may count here instead, for the price of an addition; its first chunk it tells, for the instant."""
+        self.carried: Callable[[], int] = int
+        """How many chunks went past besides those that `passed()` was told of. Whoever carries them in one
+        thread may count for itself, for the price of an addition; the first it tells, for the instant."""
         self.catch_up: Callable[[], None] = _nothing
         """Called before anybody ends the stream: whoever counts tells of what has passed until now."""
         self.held = False
@@ -148,8 +148,8 @@ class RecordedStream(SessionBase):
 
     def _note(self) -> None:
         """Take into account what was only counted."""
-        gone_past = self.gone_past
-        self._noted, chunks = gone_past, gone_past - self._noted
+        carried = self.carried()
+        self._noted, chunks = carried, carried - self._noted
         self.passed(chunks)
 
     def _apply(self, step: Callable[[int], object]) -> None:

@@ -99,20 +99,23 @@ class Existing:
         if self._passing is not None:
             self._passing.failed(error)
 
-    def sending(self, send: Send) -> Send:
-        """What the application's stream is sent with: known to be under way."""
+    def sending(self, send: Send) -> tuple[Send, Send]:
+        """What the application's stream is sent with: in general, and each chunk of it but the last.
+
+        So it is known to be under way.
+        """
         if self._passing is not None:
-            return send
-        unwinding = self.unwinding
+            return send, self._passing.chunks()
+        sends = self.unwinding.sends
 
         async def told(message: Message) -> None:
-            unwinding.sends += 1
+            sends.begun += 1
             try:
                 await send(message)
             finally:
-                unwinding.returned += 1
+                sends.others += 1
 
-        return told
+        return told, told
 
     def streams(self) -> None:
         """The response comes in pieces: it matters whether its reader is there."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from streamguard_asgi._starlette import Message, Send
-from streamguard_asgi.tally import Tally
+from streamguard_asgi.tally import BEHIND_COLON, Tally
 from streamguard_core import Cause
 from streamguard_core.decoding import MakesDecoders
 
@@ -43,7 +43,6 @@ class Passing:
         "_begun",
         "_cut_off",
         "_deadline",
-        "_flows",
         "_guard",
         "_loop",
         "_seen",
@@ -69,7 +68,7 @@ class Passing:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._stream = guard.new_stream()
-        self._begun = self._flows = False
+        self._begun = False
         self._seen = 0
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -84,6 +83,7 @@ class Passing:
         self._begun = True
         stream.held = True
         stream.catch_up = self._tell
+        stream.carried = self._carried
         stream.start()
         stream.on_close(self._closed)
         guard.add(stream)
@@ -91,22 +91,41 @@ class Passing:
         if guard.consumer_stall is not None:
             self._arm()
 
+    def chunks(self) -> Send:
+        """What the application sends its chunks with, all but the first and the last: it is what they cost."""
+        sends, send, tally = self._unwinding.sends, self._send, self._tally
+        flows = False
+
+        async def passes(message: Message) -> None:
+            nonlocal flows
+            sends.begun += 1
+            try:
+                await send(message)
+            except BaseException:
+                sends.others += 1
+                raise
+            body = message.get("body")
+            if flows and type(body) is bytes and body >= BEHIND_COLON:
+                sends.passed += 1
+                return
+            sends.others += 1
+            if body:
+                flows = self._pass(tally.take(body)) and tally.plain
+
+        return passes
+
     async def send(self, message: Message) -> None:
-        """What the application sends with."""
-        unwinding = self._unwinding
-        unwinding.sends += 1
+        """What the application sends everything else with."""
+        sends = self._unwinding.sends
+        sends.begun += 1
         try:
             await self._send(message)
         finally:
-            unwinding.returned += 1
+            sends.others += 1
         if message["type"] != "http.response.body":
             return
         if body := message.get("body"):
-            chunks = self._tally.take(body)
-            if self._flows:
-                self._stream.gone_past += chunks
-            else:
-                self._begins(chunks)
+            self._pass(self._tally.take(body))
         if not message.get("more_body"):
             self._complete()
 
@@ -140,13 +159,16 @@ class Passing:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _begins(self, chunks: int) -> None:
-        """Nothing of the stream has come until now."""
+    def _carried(self) -> int:
+        return self._unwinding.sends.passed
+
+    def _pass(self, chunks: int) -> bool:
+        """So many have gone past. True once there is a stream that has begun to flow."""
         if self._tally.recognised:
             self.begin()
-        if self._begun and chunks:
-            self._flows = True
+        if self._begun:
             self._stream.passed(chunks)
+        return self._begun and chunks > 0
 
     def _complete(self) -> None:
         chunks = self._tally.close()
@@ -198,8 +220,9 @@ class Passing:
     def _look(self) -> None:
         """The timer: a `send` that has been under way since it looked last."""
         now, stall = self._loop.time(), self._guard.consumer_stall
-        if self._unwinding.returned != self._seen or not self._unwinding.sending:
-            self._seen, self._since = self._unwinding.returned, now
+        sends = self._unwinding.sends
+        if sends.ended != self._seen or not sends.under_way:
+            self._seen, self._since = sends.ended, now
         elif stall is not None and now - self._since >= stall:
             self._stream.terminate(Cause.CONSUMER_STALLED, "send() did not return in time")
             self._guard.abort()

@@ -88,8 +88,10 @@ class RequestGuard(Scope):
         self._unreported: list[StreamSession] = []
         self._late = Late() if late is None else late
         self._pump: ReceivePump | SocketPump | None = None
+        self._server: Send | None = None
         self._send: Send | None = None
-        self._streaming = False
+        self._chunk: Send | None = None
+        """What the chunks of a response are sent with, once it is known to come in pieces."""
         self.existing: Existing | None = None
         """Sees to the application itself; only under the middleware."""
         self.touched = False
@@ -124,7 +126,7 @@ class RequestGuard(Scope):
             What the application awaits in place of `receive`.
         """
         self._pump = ReceivePump(receive, self._left, limit)
-        self._send = send
+        self._server = self._send = send
         return self._pump
 
     @property
@@ -140,9 +142,10 @@ class RequestGuard(Scope):
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the application awaits in place of the server's `send`. No coroutine of its own per chunk."""
+        if (chunk := self._chunk) is not None and message.get("more_body"):
+            return chunk(message)
+        self._note(message)
         assert self._send is not None
-        if not self._streaming or not message.get("more_body"):
-            self._note(message)
         return self._send(message)
 
     @property
@@ -159,16 +162,17 @@ class RequestGuard(Scope):
                 # Before the send: a server may tell of the disconnect in the middle of it.
                 self.responded = True
             elif message.get("body") and self._pump is not None:
-                self._streaming = True
                 self._pump.response_streams()
-                self._streams_itself()
+                self._chunk = self._streams_itself()
 
-    def _streams_itself(self) -> None:
-        """The response is the application's own, and comes in pieces."""
-        if self.existing is not None and not self.sessions:
-            assert self._send is not None
-            self._send = self.existing.sending(self._send)
-            self.existing.streams()
+    def _streams_itself(self) -> Send | None:
+        """The response comes in pieces: what they are sent with."""
+        if self.existing is None or self.sessions:
+            return self._send
+        assert self._send is not None
+        self.existing.streams()
+        self._send, chunk = self.existing.sending(self._send)
+        return chunk
 
     def _left(self) -> None:
         if self.responded:
@@ -185,7 +189,7 @@ class RequestGuard(Scope):
     def send_no_more(self) -> None:
         """What the application still sends goes nowhere."""
         if self._send is not None and self.existing is not None:
-            self._send = self.existing.to_nobody(self._send)
+            self._send, self._chunk = self.existing.to_nobody(self._send), None
 
     def abort(self, send: Send | None = None) -> None:
         """Break the connection off, where the server lets us: its reader will not empty it any more.
@@ -193,7 +197,7 @@ class RequestGuard(Scope):
         Args:
             send: the server's, where this guard does not have it.
         """
-        abort(self._send or send)
+        abort(self._server or send)
 
     # -- what it governs ---------------------------------------------------------------------------
 

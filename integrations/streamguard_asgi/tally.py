@@ -7,8 +7,9 @@ from typing import Final
 
 from streamguard_core.decoding import Decoder
 
+BEHIND_COLON: Final = b";"
+"""Bytes that are not less than this begin neither a comment of server-sent events nor a blank."""
 _COLON: Final = ord(":")
-"""What a comment of server-sent events begins with."""
 
 logger = logging.getLogger("streamguard")
 
@@ -21,11 +22,13 @@ class Tally:
         events: whether the response is one of server-sent events, whose comments are no chunks.
     """
 
-    __slots__ = ("_decoder", "_events", "_unread", "recognised")
+    __slots__ = ("_decoder", "_events", "_unread", "plain", "recognised")
 
     def __init__(self, decoder: Decoder | None, *, events: bool) -> None:
         self._decoder = decoder
         self._events = events
+        self.plain = decoder is None
+        """Each send from `BEHIND_COLON` on is a chunk, whoever counts it."""
         self._unread = 0
         """Sends of which it is not known yet whether the format is one that the decoder knows."""
         self.recognised = False

@@ -21,6 +21,28 @@ _MODELS: Final = frozenset(
 """Whoever waits in one of these packages waits for a model."""
 
 
+class Sends:
+    """The calls of a server's `send`, counted by who makes them: an addition before and one after each."""
+
+    __slots__ = ("begun", "others", "passed")
+
+    def __init__(self) -> None:
+        self.begun = self.others = 0
+        """How many were begun; how many have returned or raised, but for those that brought one chunk."""
+        self.passed = 0
+        """How many have brought one chunk of a stream."""
+
+    @property
+    def ended(self) -> int:
+        """How many have returned or raised."""
+        return self.passed + self.others
+
+    @property
+    def under_way(self) -> bool:
+        """True while the server has something to send."""
+        return self.begun != self.passed + self.others
+
+
 class Unwinding:
     """The task that runs the application of one request, and how it is ended.
 
@@ -46,14 +68,12 @@ class Unwinding:
         "_seen",
         "_timer",
         "begun",
-        "returned",
         "sends",
     )
 
     def __init__(self, blocked: Callable[[], bool]) -> None:
         self._blocked = blocked
-        self.sends = self.returned = 0
-        """How many calls of the server's `send` were begun, and have returned or raised."""
+        self.sends = Sends()
         self._parked = 0
         self._host: asyncio.Task[Any] | None = None
         self._before = self._issued = 0
@@ -66,11 +86,6 @@ class Unwinding:
     def host(self) -> asyncio.Task[Any] | None:
         """The task that runs the application; None before and afterwards."""
         return self._host
-
-    @property
-    def sending(self) -> bool:
-        """True while the server has something to send."""
-        return self.sends != self.returned
 
     def runs_in(self, task: asyncio.Task[Any] | None) -> None:
         """The application is about to run in this task."""
@@ -104,7 +119,7 @@ class Unwinding:
         self.begun, self._gently = True, gently
         if not gently:
             self._interrupt()
-        elif self.sending:
+        elif self.sends.under_way:
             self._arm()
 
     async def park(self) -> None:
@@ -140,7 +155,7 @@ class Unwinding:
 
     def _out_of_patience(self) -> None:
         self._timer = None
-        if self._parked or self.sending:
+        if self._parked or self.sends.under_way:
             self._gently, self.begun = False, True
             self._interrupt()
 

@@ -134,7 +134,15 @@ def test_all_that_freeze_are_let_go_and_nothing_is_left(answer: Callable[..., An
 
 
 @pytest.mark.parametrize("http", SERVERS)
-async def test_a_server_lets_their_connections_go(http: str) -> None:
+@pytest.mark.parametrize(
+    "response",
+    [
+        partial(GuardedResponse, media_type="text/plain"),
+        partial(StreamingResponse, media_type="text/event-stream"),
+    ],
+    ids=["guarded", "existing"],
+)
+async def test_a_server_lets_their_connections_go(http: str, response: Any) -> None:
     """Small buffers, large chunks: `send` blocks, the deadline passes, and uvicorn holds no socket for them."""
     receipts: list[Receipt] = []
 
@@ -143,7 +151,7 @@ async def test_a_server_lets_their_connections_go(http: str) -> None:
             yield "x" * 65536
 
     async def stream(scope: Any, receive: Any, send: Any) -> None:
-        await GuardedResponse(large(), media_type="text/plain")(scope, receive, send)
+        await response(large())(scope, receive, send)
 
     app = StreamGuardMiddleware(stream, on_receipt=receipts.append, consumer_stall=0.2)
     async with serve(app, http) as (server, url):

@@ -123,12 +123,12 @@ def test_a_chunk_after_the_cutoff_is_late() -> None:
     ],
 )
 def test_what_its_carrier_only_counted(end: Callable[[RecordedStream], None], cause: Cause) -> None:
-    """Chunks that were counted in `gone_past` are in every snapshot and in the receipt, once."""
+    """Chunks that whoever carries them has counted are in every snapshot and in the receipt, once."""
     stream, _ = recorded()
     stream.passed(1, at_ns=12)
-    stream.gone_past += 40
+    stream.carried = lambda: 40
     assert [stream.statistics().consumed for _ in range(2)] == [41, 41]
-    stream.gone_past += 1
+    stream.carried = lambda: 41
     end(stream)
     receipt = sealed(stream)
     assert (receipt.cause, receipt.consumed, receipt.late) == (cause, 42, 0)
@@ -140,7 +140,7 @@ def test_what_its_carrier_counted_after_the_cutoff() -> None:
     stream.held = True
     stream.passed(1)
     stream.terminate(Cause.OPERATOR_CANCEL)
-    stream.gone_past += 2
+    stream.carried = lambda: 2
     stream.ended()
     receipt = sealed(stream)
     assert (receipt.consumed, receipt.late) == (1, 2)
