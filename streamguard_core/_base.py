@@ -167,6 +167,21 @@ class SessionBase(SessionTerms):
         """Identity and state; never content."""
         return f"<{type(self).__name__} {self._about.stream_id} {self._protocol!r}>"
 
+    # -- endings ---------------------------------------------------------------------------------------
+
+    def cancel(self, detail: str = "") -> None:
+        """End now: the user asked for it (`USER_CANCEL`). Safe from any thread, at any time, twice."""
+        self.terminate(Cause.USER_CANCEL, detail)
+
+    def terminate(self, cause: Cause, detail: str = "") -> None:
+        """End now, with authority. Safe from any thread, at any time, twice.
+
+        Args:
+            cause: why; the first one that is fixed stays (G8).
+            detail: in your own words; it stands on the receipt, so nothing of a prompt or an answer.
+        """
+        self._apply(lambda now_ns: self._end(cause, detail, now_ns))
+
     # -- Report: what producers and transports tell ----------------------------------------------------
 
     def connected(self) -> None:
@@ -226,6 +241,10 @@ class SessionBase(SessionTerms):
         self._protocol.terminate(cause, detail, now_ns)
         if cause is Cause.SHUTDOWN:
             self._protocol.stop_draining(now_ns)
+
+    def _apply(self, step: Callable[[int], object]) -> None:
+        """Do `step` with the instant, and perform what it decided; the drivers say in which thread."""
+        raise AssertionError("provided by the driver")
 
     def _perform(self) -> None:
         """Carry out what the protocol decided; the drivers say how."""

@@ -124,19 +124,6 @@ class LoopSession(SessionBase):
 
     # -- endings ---------------------------------------------------------------------------------------
 
-    def cancel(self, detail: str = "") -> None:
-        """End now: the user asked for it (`USER_CANCEL`). Safe from any thread, at any time, twice."""
-        self.terminate(Cause.USER_CANCEL, detail)
-
-    def terminate(self, cause: Cause, detail: str = "") -> None:
-        """End now, with authority. Safe from any thread, at any time, twice.
-
-        Args:
-            cause: why; the first one that is fixed stays (G8).
-            detail: in your own words; it stands on the receipt, so nothing of a prompt or an answer.
-        """
-        self._apply(lambda now_ns: self._end(cause, detail, now_ns))
-
     def disconnected(self, detail: str = "") -> None:
         """The reader's transport is gone: intent, which the policy turns into authority (G9)."""
         self._apply(lambda now_ns: self._leave(detail, now_ns))

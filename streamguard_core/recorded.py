@@ -134,7 +134,7 @@ class RecordedStream(SessionBase):
             detail: in our own words; it stands on the receipt.
         """
         self.catch_up()
-        self._apply(lambda now_ns: self._protocol.terminate(cause, detail, now_ns))
+        super().terminate(cause, detail)
 
     # -- inside ----------------------------------------------------------------------------------------
 

@@ -187,16 +187,21 @@ class TestMatrix:
         assert len(receipt.history) == 1
 
 
+async def stalled(rig: Rig, server: Server) -> None:
+    """Two tokens are read, and a `send` waits with the next ones."""
+    rig.engine.make(2)
+    await server.until(lambda: server.text.count("token") == 2)
+    server.stall()
+    rig.engine.make(2)
+    await eventually(lambda: server.senders)
+
+
 @pytest.mark.parametrize("stack", STACKS)
 async def test_a_send_that_never_returns(stack: str) -> None:
     """A server that neither raises nor returns from `send` after the disconnect holds nothing up."""
     rig = Rig(STACKS[stack])
-    rig.engine.make(2)
     async with Server(rig.app, mode="blocking") as server:
-        await server.until(lambda: server.text.count("token") == 2)
-        server.stall()
-        rig.engine.make(2)
-        await eventually(lambda: server.senders)
+        await stalled(rig, server)
         server.leave(release=False)
         await server.ended()
     rig.check()
@@ -206,12 +211,8 @@ async def test_a_send_that_never_returns(stack: str) -> None:
 async def test_a_server_that_cancels_while_a_send_waits(stack: str) -> None:
     """A host that gives up on a stalled reader ends the stream once, and its cancellation propagates."""
     rig = Rig(STACKS[stack])
-    rig.engine.make(2)
     async with Server(rig.app, mode="blocking") as server:
-        await server.until(lambda: server.text.count("token") == 2)
-        server.stall()
-        rig.engine.make(2)
-        await eventually(lambda: server.senders)
+        await stalled(rig, server)
         assert server.task is not None
         server.task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -29,15 +29,20 @@ from streamguard_core.testing import run
 from .driver import Careful, Engine, Server, causes, eventually, in_virtual_time
 
 
+async def forgotten(engine: Engine, scope: Any) -> None:
+    """Read one token in a session under the request, and think of it no more."""
+    session = StreamSession(engine.stream())
+    scope["state"]["streamguard"].add(session)
+    session.start()
+    await session.read_ready(1)
+
+
 async def test_the_end_of_the_request_closes_every_stream() -> None:
     """A session that the application forgot is ended, its producer closed, its receipt there."""
     engine, receipts = Engine(5), list[Receipt]()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        session = StreamSession(engine.stream())
-        scope["state"]["streamguard"].add(session)
-        session.start()
-        await session.read_ready(1)
+        await forgotten(engine, scope)
         await PlainTextResponse("done")(scope, receive, send)
 
     await Server(StreamGuardMiddleware(app, on_receipt=receipts.append)).run()
@@ -69,10 +74,7 @@ async def test_an_application_that_fails_beside_its_stream_is_to_blame() -> None
     engine, receipts = Engine(5), list[Receipt]()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        session = StreamSession(engine.stream())
-        scope["state"]["streamguard"].add(session)
-        session.start()
-        await session.read_ready(1)
+        await forgotten(engine, scope)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
