@@ -19,9 +19,11 @@ async def test_a_task_is_held_until_it_is_done() -> None:
     """Whoever began it may forget it: the collector does not take it, and it is let go at its end."""
     late, may_end = Late(), asyncio.get_running_loop().create_future()
     end = weakref.ref(may_end)
-    late.keep(asyncio.ensure_future(_waiting(may_end)))
+    task = asyncio.ensure_future(_waiting(may_end))
+    late.keep(task)
+    late.keep(task)
     # From here on the task and what it waits for know nobody but one another.
-    del may_end
+    del may_end, task
     await asyncio.sleep(0)
     gc.collect()
     future = end()

@@ -35,6 +35,7 @@ async def completed() -> Receipt:
         stream_id="s",
     )
     session.attempt(Attempt(provider="p", status=200, bytes_received=3))
+    assert [attempt.status for attempt in session.attempts] == [200]
     async for _ in session:
         pass
     return await session.receipt()
