@@ -56,7 +56,7 @@ def test_commands_that_are_named_exist() -> None:
 
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
     environments = set(re.findall(r"^\[testenv:(\w+)\]", tox, re.MULTILINE)) | {"py312"}
     for start, there in (
@@ -64,7 +64,7 @@ def test_commands_that_are_named_exist() -> None:
         (r"(?:^\$ |`|is `)streamguard", commands),
         (r"(?:^\$ |`)tox -e", environments),
     ):
-        named = set(re.findall(rf"{start} ([a-z]+)\b", _pages(), re.MULTILINE))
+        named = set(re.findall(rf"{start} ([a-z-]+)\b", _pages(), re.MULTILINE))
         assert named, start
         assert named <= there
 

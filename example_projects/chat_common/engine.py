@@ -32,6 +32,15 @@ class Engine:
     model: str
     name: str
 
+    def described(self, server: str, admin: str | None = None) -> dict[str, Any]:
+        """What the page says of it.
+
+        Args:
+            server: what serves the page.
+            admin: where else receipts are to be seen.
+        """
+        return {"name": self.name, "model": self.model, "server": server, "admin": admin}
+
     def ask(self, messages: list[dict[str, Any]]) -> Producer:
         """Prepare one call; it is made when the stream is read, and closed when the reader leaves."""
         kind = OpenAIProducer if self.url.endswith("/v1") else OllamaProducer

@@ -1,4 +1,4 @@
-"""The command line and the listening socket of the chats."""
+"""What the chats are told by their command line, and what they open for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import argparse
 import socket
 import sys
 from pathlib import Path
+
+from streamguard_core import LedgerError
+from streamguard_ledger import SQLiteLedger
 
 WINDOW = 10.0
 """How long an answer waits for a reader whose connection broke, in seconds."""
@@ -35,6 +38,14 @@ def options(description: str, ledger: Path) -> argparse.ArgumentParser:
         "--ledger", type=Path, default=ledger, metavar="DIR", help="folder for receipts"
     )
     return parser
+
+
+def ledger_at(folder: Path) -> SQLiteLedger:
+    """The ledger in a folder; ends the program with what to do if it cannot be written."""
+    try:
+        return SQLiteLedger(folder)
+    except LedgerError as error:
+        sys.exit(f"main.py: {error}")
 
 
 def listen(port: int) -> socket.socket:

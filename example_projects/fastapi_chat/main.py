@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from streamguard_asgi import Resume, StreamGuardMiddleware, guard_stream
 from streamguard_core import Deadlines, Ledger
-from streamguard_ledger import SQLiteLedger, read_receipt
+from streamguard_ledger import read_receipt
 
 HERE = Path(__file__).resolve().parent
 # The page, and what both chats have in common, stand beside this example.
@@ -30,7 +30,7 @@ sys.path.append(str(HERE.parent))
 
 from chat_common.engine import MAX_TOKENS, Engine, Producer, engine_at  # noqa: E402
 from chat_common.figures import Statistics, newest_receipts  # noqa: E402
-from chat_common.options import WINDOW, listen, options  # noqa: E402
+from chat_common.options import WINDOW, ledger_at, listen, options  # noqa: E402
 
 PAGE = HERE.parent / "chat_common" / "page"
 
@@ -83,9 +83,9 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path, window: float = 
         return statistics.now()
 
     @app.get("/engine")
-    def who_answers() -> Engine:
+    def who_answers() -> dict[str, Any]:
         """Who answers."""
-        return engine
+        return engine.described("FastAPI")
 
     app.include_router(receipts_in(ledger_path))
     app.mount("/", StaticFiles(directory=PAGE, html=True))
@@ -122,7 +122,7 @@ def main() -> None:
     with (
         listen(asked.port) as listener,
         engine_at(asked.engine, asked.model) as engine,
-        SQLiteLedger(asked.ledger) as ledger,
+        ledger_at(asked.ledger) as ledger,
     ):
         app = make_app(engine, ledger, asked.ledger, asked.window)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)

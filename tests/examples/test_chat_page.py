@@ -1,123 +1,29 @@
-"""The page of `fastapi_chat` in a real browser: answers, Stop, a closed tab, a reload, failures, markup."""
+"""The chats' page in a real browser: answers, Stop, a closed tab, a reload, failures, markup; each way it is served."""
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import httpx
 import pytest
 
 from streamguard_ledger import read_receipts
-from streamguard_testing import Fault, NGramModel, RunningEngine, ServerProcess, run_engine
+from streamguard_testing import Fault, NGramModel, run_engine
 
+from .chat_page import NEVER, Chat, chat_with, let_go_at_once
 from .conftest import BOUND
+from .sites import DJANGO_ASGI, DJANGO_WSGI, FASTAPI, SITES, Site, demo_login, kill
 
-MAIN = Path(__file__).parents[2] / "example_projects" / "fastapi_chat" / "main.py"
 MARKUP = '<img src=x onerror="document.title=1"> <b>bold</b> <script>document.title=2</script> '
-NEVER = 1000
-"""An answer of so many tokens does not come to its end while a test watches."""
+EVERYWHERE = pytest.mark.parametrize("site", SITES, ids=str)
 
 
-class Chat:
-    """The page, as its reader sees it."""
-
-    def __init__(self, page: Any, engine: RunningEngine, ledger: Path, url: str) -> None:
-        self.page, self.engine, self.ledger, self.url = page, engine, ledger, url
-
-    def open(self) -> None:
-        """Load the page, and wait until it knows who answers."""
-        self.page.goto(self.url)
-        self.until(lambda: self.text("#engine"))
-
-    def until(self, condition: Callable[[], Any]) -> Any:
-        """Wait until the page, or the ledger, shows something."""
-        end = monotonic() + BOUND
-        while not (found := condition()):
-            assert monotonic() < end, "it did not come"
-            # The browser's own events are handled meanwhile.
-            self.page.wait_for_timeout(20)
-        return found
-
-    def all(self, selector: str) -> list[Any]:
-        """Everything that a selector finds."""
-        found: list[Any] = self.page.query_selector_all(selector)
-        return found
-
-    def text(self, selector: str) -> str:
-        """What is to be read in the last thing that a selector finds."""
-        script = "selector => [...document.querySelectorAll(selector)].at(-1)?.textContent ?? ''"
-        return str(self.page.evaluate(script, selector))
-
-    def ask(self, question: str = "a secret question") -> None:
-        """Type a question and press Enter."""
-        self.page.type("#prompt", question)
-        self.page.press("#prompt", "Enter")
-
-    def ask_and_read(self, length: int = 10) -> None:
-        """Ask, and wait until some of the answer is there."""
-        before = len(self.all(".turn.assistant"))
-        self.ask()
-        self.until(
-            lambda: (
-                len(self.all(".turn.assistant")) > before
-                and len(self.text(".turn.assistant:last-child .said")) >= length
-            )
-        )
-
-    def ended(self) -> str:
-        """Wait for the receipt of the last answer; what the page says of it."""
-        self.until(lambda: self.all(".turn.assistant:last-child .end .cause"))
-        return self.text(".turn.assistant:last-child .end")
-
-    def receipt(self, position: int = -1) -> dict[str, Any]:
-        """One receipt in the ledger, by the order in which the streams were opened."""
-        return sorted(read_receipts(self.ledger), key=lambda one: one["stream_id"])[position]
-
-    def sealed(self) -> dict[str, Any]:
-        """Wait for the newest receipt."""
-        self.until(lambda: self.receipt()["sealed"])
-        return self.receipt()
-
-
-def _serve(engine: RunningEngine, ledger: Path, window: float = 60, port: int = 0) -> ServerProcess:
-    command = [sys.executable, str(MAIN), "--port", "{port}", "--window", str(window)]
-    command += ["--engine", engine.url, "--ledger", str(ledger)]
-    return ServerProcess(command, port=port)
-
-
-@contextlib.contextmanager
-def chat_with(page: Any, ledger: Path, window: float = 60, **options: Any) -> Iterator[Chat]:
-    """The example against an engine in our own hands, with its page open."""
-    with (
-        run_engine(**options) as engine,
-        _serve(engine, ledger, window) as server,
-    ):
-        chat = Chat(page, engine, ledger, server.url)
-        chat.open()
-        yield chat
-        # Whatever page is still open must not keep the server waiting.
-        chat.page.context.pages[0].goto("about:blank")
-
-
-def _let_go_at_once(engine: RunningEngine) -> None:
-    """The engine's own record: its reader left, and it generated nothing after it had noticed."""
-    engine.wait_idle()
-    request = engine.requests[-1]
-    assert request.left_by is not None
-    assert not request.ran_to_end
-    assert request.generated_after_noticed == 0
-    assert request.generated < NEVER / 4
-
-
-def test_two_answers_one_after_the_other(page: Any, tmp_path: Path) -> None:
+@EVERYWHERE
+def test_two_answers_one_after_the_other(site: Site, page: Any, tmp_path: Path) -> None:
     """Each answer comes whole, ends with its receipt, and stands in the list; nothing goes wrong in the page."""
-    with chat_with(page, tmp_path, interval=0.001, answer_tokens=30) as chat:
+    with chat_with(site, page, tmp_path, interval=0.001, answer_tokens=30) as chat:
         said = []
         for _ in range(2):
             chat.ask()
@@ -141,9 +47,10 @@ def test_two_answers_one_after_the_other(page: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["button", "escape"])
-def test_stop(page: Any, tmp_path: Path, way: str) -> None:
+@EVERYWHERE
+def test_stop(site: Site, page: Any, tmp_path: Path, way: str) -> None:
     """Stop is the reader's own decision: USER_CANCEL, the engine is let go, and the next question can be asked."""
-    with chat_with(page, tmp_path, interval=0.02, answer_tokens=NEVER) as chat:
+    with chat_with(site, page, tmp_path, interval=0.02, answer_tokens=NEVER) as chat:
         chat.ask_and_read()
         assert chat.text("#button") == "Stop"
         if way == "button":
@@ -151,7 +58,7 @@ def test_stop(page: Any, tmp_path: Path, way: str) -> None:
         else:
             page.keyboard.press("Escape")
         said = chat.ended()
-        _let_go_at_once(chat.engine)
+        let_go_at_once(chat.engine)
         assert "USER_CANCEL You pressed Stop." in said
         assert "never generated · connection to the engine closed" in said
         assert (chat.receipt()["cause"], chat.receipt()["close"]) == ("USER_CANCEL", "confirmed")
@@ -159,11 +66,13 @@ def test_stop(page: Any, tmp_path: Path, way: str) -> None:
         chat.ask_and_read()
 
 
-def test_stop_before_the_first_token(page: Any, tmp_path: Path) -> None:
+@EVERYWHERE
+def test_stop_before_the_first_token(site: Site, page: Any, tmp_path: Path) -> None:
     """An engine that still thinks is let go as well, and the receipt says that nothing was delivered."""
-    with chat_with(page, tmp_path, first_token_delay=600) as chat:
+    with chat_with(site, page, tmp_path, first_token_delay=600) as chat:
         chat.ask()
         chat.until(lambda: chat.engine.requests)
+        chat.until(lambda: "thinking" in chat.text(".turn.assistant .live"))
         chat.all("#button")[0].click()
         said = chat.ended()
         chat.engine.wait_idle()
@@ -173,31 +82,60 @@ def test_stop_before_the_first_token(page: Any, tmp_path: Path) -> None:
         assert chat.text(".turn.assistant .said") == "no answer"
 
 
-def test_a_reader_that_leaves(page: Any, tmp_path: Path) -> None:
+def test_stop_before_the_server_has_answered(page: Any, tmp_path: Path) -> None:
+    """A request that hangs is given up, and the page says that it knows no more."""
+    with chat_with(FASTAPI, page, tmp_path) as chat:
+        page.route("**/chat", lambda _: None)
+        chat.ask()
+        chat.until(lambda: "sending" in chat.text(".turn.assistant .live"))
+        chat.all("#button")[0].click()
+        chat.until(lambda: chat.text(".turn.assistant .end .error"))
+        assert "Stopped before the server had answered." in chat.text(".turn.assistant .end")
+        assert chat.text("#button") == "Send"
+        assert chat.engine.requests == ()
+
+
+@EVERYWHERE
+def test_a_reader_that_leaves(site: Site, page: Any, tmp_path: Path) -> None:
     """A closed tab whose reader does not come back in time is a disconnect, and the list says so afterwards."""
-    with chat_with(page, tmp_path, window=0.2, interval=0.02, answer_tokens=NEVER) as chat:
+    with chat_with(site, page, tmp_path, window=0.2, interval=0.02, answer_tokens=NEVER) as chat:
         chat.ask_and_read()
         chat.page = page.context.new_page()
         page.close()
-        _let_go_at_once(chat.engine)
+        let_go_at_once(chat.engine)
         receipt = chat.sealed()
         assert (receipt["cause"], receipt["close"]) == ("CLIENT_DISCONNECT", "confirmed")
         chat.open()
         chat.until(lambda: "CLIENT_DISCONNECT The reader left." in chat.text("#receipts li"))
 
 
-def test_a_reload_continues_the_answer(page: Any, tmp_path: Path) -> None:
+@EVERYWHERE
+def test_a_reload_continues_the_answer(site: Site, page: Any, tmp_path: Path) -> None:
     """After a reload the same answer goes on where it was: no gap, no repeat, one call, one receipt."""
-    with chat_with(page, tmp_path, interval=0.02, answer_tokens=150) as chat:
+    with chat_with(site, page, tmp_path, interval=0.02, answer_tokens=150) as chat:
         chat.ask_and_read()
         page.reload()
         chat.until(lambda: "COMPLETED" in chat.text(".turn.assistant:last-child .end"))
         _one_whole_answer(chat, 150)
 
 
-def test_offline_and_back(page: Any, tmp_path: Path) -> None:
+def test_a_reload_before_the_server_has_answered(page: Any, tmp_path: Path) -> None:
+    """There is nothing yet that could go on: the page says so, and the next question can be asked."""
+    with chat_with(FASTAPI, page, tmp_path, interval=0.001, answer_tokens=30) as chat:
+        page.route("**/chat", lambda _: None, times=1)
+        chat.ask()
+        chat.until(lambda: "sending" in chat.text(".turn.assistant .live"))
+        page.reload()
+        chat.until(lambda: chat.text(".turn.assistant .end .error"))
+        assert "The answer ended when the page was reloaded." in chat.text(".turn.assistant .end")
+        chat.ask()
+        assert "COMPLETED" in chat.ended()
+
+
+@EVERYWHERE
+def test_offline_and_back(site: Site, page: Any, tmp_path: Path) -> None:
     """A network that goes away and comes back costs nothing: the page says so, and the answer goes on."""
-    with chat_with(page, tmp_path, interval=0.02, answer_tokens=150) as chat:
+    with chat_with(site, page, tmp_path, interval=0.02, answer_tokens=150) as chat:
         chat.ask_and_read()
         page.context.set_offline(True)
         chat.until(lambda: "you are offline" in chat.text(".turn.assistant .live"))
@@ -230,7 +168,7 @@ def test_an_engine_that_fails(
     page: Any, tmp_path: Path, fault: Fault, cause: str, words: str
 ) -> None:
     """What went wrong is said in words, and a part of an answer is not shown as a whole one."""
-    with chat_with(page, tmp_path, interval=0.001, fault=fault) as chat:
+    with chat_with(FASTAPI, page, tmp_path, interval=0.001, fault=fault) as chat:
         chat.ask()
         said = chat.ended()
         assert f"{cause} {words}" in said
@@ -241,7 +179,7 @@ def test_an_engine_that_fails(
 def test_markup_is_text(page: Any, tmp_path: Path) -> None:
     """Markup in a question or an answer is shown as it was written, and never becomes part of the page."""
     model = NGramModel(MARKUP * 3)
-    with chat_with(page, tmp_path, interval=0.001, answer_tokens=60, model=model) as chat:
+    with chat_with(FASTAPI, page, tmp_path, interval=0.001, answer_tokens=60, model=model) as chat:
         chat.ask(MARKUP)
         chat.ended()
         assert "onerror" in chat.text(".turn.assistant .said")
@@ -250,10 +188,11 @@ def test_markup_is_text(page: Any, tmp_path: Path) -> None:
         assert page.title() == "StreamGuard chat"
 
 
-def test_a_server_that_is_gone(page: Any, tmp_path: Path) -> None:
+@EVERYWHERE
+def test_a_server_that_is_gone(site: Site, page: Any, tmp_path: Path) -> None:
     """A question to a server that is not there is answered by what to look at."""
     with run_engine() as engine:
-        with _serve(engine, tmp_path) as server:
+        with site.serve(tmp_path, "--engine", engine.url, window=60) as server:
             chat = Chat(page, engine, tmp_path, server.url)
             chat.open()
         chat.ask()
@@ -265,7 +204,7 @@ def test_a_server_that_is_gone(page: Any, tmp_path: Path) -> None:
 def test_a_server_that_is_stopped(page: Any, tmp_path: Path) -> None:
     """Ctrl-C in the middle of an answer: the reader is told, the engine is let go, the receipt says SHUTDOWN."""
     with run_engine(interval=0.02, answer_tokens=NEVER) as engine:
-        with _serve(engine, tmp_path) as server:
+        with FASTAPI.serve(tmp_path, "--engine", engine.url, window=60) as server:
             chat = Chat(page, engine, tmp_path, server.url)
             chat.open()
             chat.ask_and_read()
@@ -275,24 +214,53 @@ def test_a_server_that_is_stopped(page: Any, tmp_path: Path) -> None:
         # What `eos` said, or what the receipt says: a server that stops may still answer the page's question for it.
         words = "The server is shutting down.", "SHUTDOWN The server was stopped."
         chat.until(lambda: any(said in chat.text(".turn.assistant .end") for said in words))
-        _let_go_at_once(engine)
+        let_go_at_once(engine)
         assert (chat.receipt()["cause"], chat.receipt()["sealed"]) == ("SHUTDOWN", True)
 
 
-def test_a_server_that_is_killed(page: Any, tmp_path: Path) -> None:
+@EVERYWHERE
+def test_a_server_that_is_killed(site: Site, page: Any, tmp_path: Path) -> None:
     """SIGKILL in the middle of an answer: the page tries to come back, and the next start notes CRASHED."""
     with run_engine(interval=0.02, answer_tokens=NEVER) as engine:
-        with _serve(engine, tmp_path) as server:
+        with site.serve(tmp_path, "--engine", engine.url, window=60) as server:
             chat = Chat(page, engine, tmp_path, server.url)
             chat.open()
             chat.ask_and_read()
-            server.send_signal(signal.SIGKILL)
+            kill(server)
             chat.until(lambda: "connection lost" in chat.text(".turn.assistant .live"))
-        _let_go_at_once(engine)
+        let_go_at_once(engine)
         assert not chat.receipt()["sealed"]
-        with _serve(engine, tmp_path, port=server.port) as server:
+        with site.serve(tmp_path, "--engine", engine.url, port=server.port) as server:
             # The page has kept trying; the server that is there now does not know the answer.
             chat.until(lambda: "cannot be continued" in chat.text(".turn.assistant .end"))
             chat.open()
             chat.until(lambda: "CRASHED The server was killed" in chat.text("#receipts li"))
             assert chat.receipt()["cause"] == "CRASHED"
+
+
+@pytest.mark.parametrize("site", [DJANGO_ASGI, DJANGO_WSGI], ids=str)
+def test_the_admin_shows_the_receipt(site: Site, page: Any, tmp_path: Path) -> None:
+    """The page links to the admin, where the user that was printed finds the receipt with its cause."""
+    with (
+        run_engine(interval=0.02, answer_tokens=NEVER) as engine,
+        site.serve(tmp_path, "--engine", engine.url) as server,
+    ):
+        chat = Chat(page, engine, tmp_path, server.url)
+        chat.open()
+        chat.ask_and_read()
+        chat.all("#button")[0].click()
+        chat.ended()
+        page.click("#admin")
+        user, password = demo_login(server)
+        page.fill("#id_username", user)
+        page.fill("#id_password", password)
+        page.press("#id_password", "Enter")
+        stream_id = chat.receipt()["stream_id"]
+        chat.until(lambda: page.reload() and chat.all("#result_list tbody tr"))
+        assert "USER_CANCEL" in chat.text("#result_list tbody")
+        page.click("#result_list tbody a")
+        assert stream_id in page.inner_text("#content")
+        assert "as in the ledger" in page.inner_text("#content")
+        assert not chat.all("input[name=_save]")
+        assert page.complaints == []
+        page.goto("about:blank")

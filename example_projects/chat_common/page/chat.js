@@ -67,8 +67,14 @@ async function run(mine) {
   answer = null;
   showButton();
   turn.classList.remove("busy");
+  const unheard = mine.stopping && !mine.streamId ? "Stopped before the server had answered. If it had begun, the list has the receipt." : "";
+  await conclude(turn, mine, { eos, problem: problem || unheard });
+}
+
+// What stands under an answer that has ended: what went wrong, if anything did, and its receipt.
+async function conclude(turn, mine, { eos, problem }) {
   if (mine.text) messages.push({ role: "assistant", content: mine.text });
-  else { messages.pop(); said.append(make("span", "quiet", "no answer")); }
+  else { messages.pop(); turn.firstChild.append(make("span", "quiet", "no answer")); }
   const end = make("div", "end");
   following(() => turn.append(end));
   if (problem) following(() => end.append(make("div", "error", problem)));
@@ -115,7 +121,8 @@ const KEPT = "streamguard-chat";
 
 // A page that goes away leaves what the next one needs; the server keeps the answer for a moment.
 addEventListener("pagehide", () => {
-  const current = answer && !answer.stopping ? { place: answer.place, text: answer.text } : null;
+  const { place, text, streamId, stopping } = answer ?? { stopping: true };
+  const current = stopping ? null : { place, text, streamId };
   sessionStorage.setItem(KEPT, JSON.stringify({ messages, current }));
 });
 
@@ -129,7 +136,7 @@ function restore() {
   }
   if (!kept.current) return;
   if (kept.current.place.id) run(kept.current);
-  else messages.pop();
+  else conclude(addTurn("assistant", kept.current.text), kept.current, { problem: "The answer ended when the page was reloaded." });
 }
 
 // -- statistics ------------------------------------------------------------------------------------
@@ -270,7 +277,9 @@ $("intro").addEventListener("click", (event) => {
 });
 
 fetch("engine").then((response) => response.json()).then((engine) => {
-  $("engine").textContent = `${engine.name} \u00b7 ${engine.model}`;
+  $("engine").textContent = `${engine.name} \u00b7 ${engine.model} \u00b7 ${engine.server}`;
+  $("admin").hidden = !engine.admin;
+  if (engine.admin) $("admin").href = engine.admin;
 }).catch(() => { $("engine").textContent = "the server cannot be reached"; });
 refresh();
 restore();
