@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from streamguard_core import Cause, UsageError
+from streamguard_core import Cause, MemoryLedger, OpenRecord, UsageError
 from streamguard_core.replay import ResumePoint
 from streamguard_django import GuardedStreamingHttpResponse, get_guarded_asgi_application
 
@@ -144,7 +145,12 @@ async def test_the_newest_connection_has_the_stream(app: Any, stuck: bool) -> No
             assert ids(old.text)[-1].endswith(":end")
     expected = [f"token{number} " for number in range(3, 7 if stuck else 6)]
     assert tokens(new.text) == expected
-    assert causes(made.receipts) == [Cause.COMPLETED]
+    (receipt,) = made.receipts
+    assert receipt.cause is Cause.COMPLETED
+    # That the old connection was closed in the end was not taken for the reader's leaving the new one.
+    assert [signal.cause for signal in receipt.history if signal.intent] == [
+        Cause.CLIENT_DISCONNECT
+    ]
 
 
 async def test_many_connections_at_once() -> None:
@@ -321,6 +327,33 @@ async def test_a_stalled_reader_of_a_second_request_is_cut_off() -> None:
             await again.ended()
     assert causes(made.receipts) == [Cause.CONSUMER_STALLED]
     assert rig.engines[0].closed
+
+
+class Slow(MemoryLedger):
+    """A ledger whose OPEN records become durable when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opening: Future[None] = Future()
+
+    def append_open(self, record: OpenRecord) -> Future[None]:
+        """See `Ledger`."""
+        super().append_open(record)
+        return self.opening
+
+
+async def test_a_reader_who_leaves_before_anything_was_sent_is_not_waited_for() -> None:
+    """He was told no id with which he could come back: the stream ends at once, not with the window."""
+    rig, ledger = Rig(), Slow()
+    with resuming(rig.view, LEDGER=ledger) as made:
+        rig.app = made.asgi()
+        async with rig.get() as server:
+            await eventually(lambda: ledger.opened)
+            server.leave()
+            await server.ended()
+        ledger.opening.set_result(None)
+        await eventually(lambda: made.receipts)
+    assert causes(made.receipts) == [Cause.CLIENT_DISCONNECT]
 
 
 @both

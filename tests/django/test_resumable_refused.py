@@ -191,10 +191,21 @@ async def test_a_stream_belongs_to_its_address() -> None:
 async def test_a_streaming_response_of_another_kind_is_refused() -> None:
     """Its bytes cannot be numbered; a plain answer is what it is."""
 
+    class Framed:
+        closed = False
+
+        def __iter__(self) -> Any:
+            return iter([b"data: a\n\n"])
+
+        def close(self) -> None:
+            self.closed = True
+
+    framed = Framed()
+
     async def view(request: Any) -> Any:
         if request.path == "/other":
             return HttpResponse("busy", status=503)
-        return StreamingHttpResponse(iter([b"data: a\n\n"]))
+        return StreamingHttpResponse(framed)
 
     with resuming(view) as made:
         plain = await Server(made.asgi(), "/other").run()
@@ -206,6 +217,7 @@ async def test_a_streaming_response_of_another_kind_is_refused() -> None:
             ),
         ):
             await Server(made.asgi()).run()
+    assert framed.closed
 
 
 async def test_a_policy_that_does_not_wait() -> None:

@@ -16,6 +16,7 @@ from streamguard_django import GuardedStreamingHttpResponse
 from ..asgi.driver import causes  # noqa: TID252 - one server for both adapters
 from .project import BOUND
 from .resuming import WSGIReader, end_of, ids, post_wsgi, resuming, tokens
+from .test_wsgi_streams import Connection
 
 
 class Blocking:
@@ -153,6 +154,42 @@ def test_the_window() -> None:
             answer.read_to_end()
         assert (answer.status_code, b'"unknown"' in answer.read_to_end()) == (404, True)
     assert engine.calls == 1
+
+
+def test_a_reader_who_has_got_nothing_but_his_first_id() -> None:
+    """He may come back with it; and if he does not, the stream ends with the window."""
+    engine = Blocking(0)
+    with resuming(engine.view_of_async, RESUME={"window": 0.02}) as made:
+        reader = WSGIReader(made.wsgi())
+        assert reader.read().startswith(b"id: ")
+        reader.leave()
+        engine.finish()
+        (receipt,) = made.wait()
+    assert receipt.cause in {Cause.CLIENT_DISCONNECT, Cause.COMPLETED}
+    assert [signal.cause for signal in receipt.history if signal.intent] == [
+        Cause.CLIENT_DISCONNECT
+    ]
+
+
+@views
+def test_a_second_connection_is_watched_too(view: str) -> None:
+    """Its reader leaves while its thread waits for a token: the thread is freed, and the stream waits for him."""
+    engine = Blocking(1)
+    with resuming(getattr(engine, view)) as made, Connection() as connection:
+        reader = WSGIReader(made.wsgi())
+        last = reader.read_tokens(1)
+        reader.leave()
+        again = WSGIReader(made.wsgi(), last, **{"gunicorn.socket": connection.server})
+        waiting = threading.Thread(target=again.read_to_end)
+        waiting.start()
+        connection.leave("close")
+        waiting.join(BOUND)
+        assert not waiting.is_alive()
+        engine.finish()
+        third = WSGIReader(made.wsgi(), last)
+        assert end_of(third.read_to_end().decode())["cause"] == "COMPLETED"
+        made.wait()
+    assert causes(made.receipts) == [Cause.COMPLETED]
 
 
 def test_another_user_is_refused() -> None:

@@ -1,0 +1,62 @@
+"""What is kept of a stream, and which streams: the parts that do not need an adapter to be seen."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from streamguard_core import StreamSession, UsageError
+from streamguard_core.keeping import KeptStreams
+from streamguard_core.kept import KeptStream
+from streamguard_core.replay import Refusal, ResumeError
+
+
+class Reader:
+    """A connection."""
+
+    def supersede(self) -> None:
+        """Another one reads."""
+
+
+def kept() -> KeptStream:
+    """A stream that is kept."""
+    return KeptStreams().keep_for(StreamSession(stream_id="s"), "ann", "/")
+
+
+async def test_a_stream_is_read_on_its_own_loop() -> None:
+    """A reader who was sent to another loop of the process is told so; no lock and no timer crosses loops."""
+    stream = kept()
+
+    def elsewhere() -> None:
+        asyncio.run(stream.taken_over(0, 1.0, lambda form, opening: Reader()))
+
+    with pytest.raises(ResumeError) as refused:
+        await asyncio.to_thread(elsewhere)
+    assert refused.value.refusal is Refusal.ELSEWHERE
+    assert "another event loop" in refused.value.said["detail"]
+    assert isinstance(await stream.taken_over(0, 1.0, lambda form, opening: Reader()), Reader)
+
+
+async def test_a_reader_who_does_not_let_go() -> None:
+    """The one who comes is told to try again, and the old one keeps the stream."""
+    stream, old = kept(), Reader()
+    stream.read_by(old)
+    with pytest.raises(ResumeError) as refused:
+        await stream.taken_over(0, 0.001, lambda form, opening: Reader())
+    assert (refused.value.refusal, refused.value.refusal.status) == (Refusal.BUSY, 409)
+    assert stream.reader is old
+
+
+async def test_a_name_that_fits_in_no_event() -> None:
+    """Said when the stream is to be kept, and nothing is."""
+    streams = KeptStreams()
+    with pytest.raises(UsageError, match="printable ASCII"):
+        streams.keep_for(StreamSession(stream_id="na\xefve"), "", "/")
+    assert repr(streams) == "<KeptStreams window=30s, 0 streams>"
+
+
+@pytest.mark.parametrize("refusal", Refusal)
+def test_every_refusal_has_a_status(refusal: Refusal) -> None:
+    """None is a success, and none is the server's failure."""
+    assert 400 <= refusal.status < 500
