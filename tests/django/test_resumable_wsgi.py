@@ -42,7 +42,7 @@ class Blocking:
         """The tokens."""
         self.calls += 1
         try:
-            while self._allowed.acquire(timeout=BOUND) and not self._over:
+            while self._allowed.acquire(timeout=3 * BOUND) and not self._over:
                 self.generated += 1
                 yield f"token{self.generated} "
         finally:
@@ -185,6 +185,8 @@ def test_a_second_connection_is_watched_too(view: str) -> None:
         connection.leave("close")
         waiting.join(BOUND)
         assert not waiting.is_alive()
+        assert tokens(again.text) == []
+        assert "eos" not in again.text
         engine.finish()
         third = WSGIReader(made.wsgi(), last)
         assert end_of(third.read_to_end().decode())["cause"] == "COMPLETED"
