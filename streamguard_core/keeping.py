@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -40,6 +42,19 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     stream_id: str
     stopped: bool
     cause: str
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Expected:
+    """A stream that is not kept yet, but whose reader may know its id.
+
+    Attributes:
+        session: the stream.
+        owner: whose it is.
+    """
+
+    session: StreamSession
+    owner: str
 
 
 class KeptStreams:
@@ -84,6 +99,7 @@ class KeptStreams:
         self._streams: dict[str, KeptStream] = {}
         self._ended: dict[str, KeptStream] = {}
         """Those of them that have ended, the oldest first."""
+        self._expected: WeakValueDictionary[str, Expected] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} window={self.window:g}s, {len(self._streams)} streams>"
@@ -91,10 +107,14 @@ class KeptStreams:
     @property
     def place(self) -> str:
         """Names this process in the ids of events; a forked one has another name, and none of the streams."""
+        self._notice_fork()
+        return self._place
+
+    def _notice_fork(self) -> None:
         if self._pid != os.getpid():
             self._pid, self._place = os.getpid(), secrets.token_hex(4)
             self._streams, self._ended = {}, {}
-        return self._place
+            self._expected = WeakValueDictionary()
 
     def check(self, options: Mapping[str, Any]) -> None:
         """See that a session's own policy waits for its reader.
@@ -122,6 +142,25 @@ class KeptStreams:
             raise UsageError(
                 f"stream_id={stream_id!r} cannot stand in an event; use printable ASCII"
             )
+
+    def expect(self, session: StreamSession, owner: str) -> Expected:
+        """A response that will open `session` is about to begin, and says its id: it may be stopped from now on.
+
+        Args:
+            session: the stream.
+            owner: whose it is.
+
+        Returns:
+            What is to be held as long as that is so.
+
+        Raises:
+            UsageError: when its id cannot stand in an event.
+        """
+        self.check_name(session.stream_id)
+        self._notice_fork()
+        expected = Expected(session, owner)
+        self._expected[session.stream_id] = expected
+        return expected
 
     def keep_for(self, session: StreamSession, owner: str, path: str) -> KeptStream:
         """From now on the reader of `session` may come back.
@@ -172,6 +211,12 @@ class KeptStreams:
         Raises:
             ResumeError: when it is not here, or not his.
         """
+        found = self._found(stream_id, place, owner)
+        if isinstance(found, Expected):
+            raise self._unknown()
+        return found
+
+    def _found(self, stream_id: str, place: str, owner: str) -> KeptStream | Expected:
         here = self.place
         if place and place != here:
             raise ResumeError(
@@ -179,37 +224,31 @@ class KeptStreams:
                 "this stream was opened in another process than the one that was reached; send a reader's requests"
                 " to one process (sticky sessions). If that process has ended, ask for the answer anew",
             )
-        kept = self._streams.get(stream_id)
-        if kept is None:
-            raise ResumeError(
-                Refusal.UNKNOWN,
-                f"no such stream is kept here: it ended more than {self.window:g} s ago, or never was, or its"
-                " process is another; ask for the answer anew",
-            )
-        if not secrets.compare_digest(owner.encode(), kept.owner.encode()):
+        found = self._streams.get(stream_id) or self._expected.get(stream_id)
+        if found is None or (isinstance(found, Expected) and found.session.cause is not None):
+            raise self._unknown()
+        if not secrets.compare_digest(owner.encode(), found.owner.encode()):
             raise ResumeError(Refusal.NOT_YOURS, "this stream belongs to somebody else")
-        return kept
+        return found
 
-    def find_named(self, name: str, owner: str) -> KeptStream:
-        """The same, by what an address names: the id of a stream, or what stands before the colon in its events' ids.
-
-        Raises:
-            ResumeError: when it is not here, or not his.
-        """
-        stream_id, dot, place = name.rpartition(".")
-        return self.find_of(stream_id if dot else name, place if dot else "", owner)
+    def _unknown(self) -> ResumeError:
+        return ResumeError(
+            Refusal.UNKNOWN,
+            f"no such stream is kept here: it ended more than {self.window:g} s ago, or never was, or its"
+            " process is another; ask for the answer anew",
+        )
 
     def stop_of(self, name: str, owner: str) -> Stopped:
         """End a stream now, because its reader wants to (`USER_CANCEL`); one that has ended stays as it is.
 
         Args:
-            name: see `find_named()`.
+            name: the stream's id, or what stands before the colon in its events' ids, which names the process, too.
             owner: whose the request is.
 
         Raises:
             ResumeError: when the stream is unknown here, or not the reader's: nothing is stopped.
         """
-        session = self.find_named(name, owner).session
+        session = self._found(*_named(name), owner).session
         live = session.cause is None
         session.cancel("the reader stopped it")
         cause = session.cause
@@ -232,6 +271,12 @@ class KeptStreams:
         for streams in (self._streams, self._ended):
             if streams.get(kept.point.stream_id) is kept:
                 del streams[kept.point.stream_id]
+
+
+def _named(name: str) -> tuple[str, str]:
+    """A stream's id, and its process if that is named, too."""
+    stream_id, dot, place = name.rpartition(".")
+    return (stream_id, place) if dot else (name, "")
 
 
 def owner_text(said: object) -> str:

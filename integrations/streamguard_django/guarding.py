@@ -134,9 +134,14 @@ def _kept(
     resume, owner = resuming
     session, source = _outliving(producer, resume, scope, options)
     path = scope.request.path
-    resume.check_name(session.stream_id)
+    # Django sends the headers, with the stream's id, before it asks for anything of the stream.
+    expected = resume.expect(session, owner)
     content = _kept_kind(scope, ping)(
-        session, Events(), scope, source, keep=lambda: resume.keep_for(session, owner, path)
+        session,
+        Events(),
+        scope,
+        source,
+        keep=lambda: resume.keep_for(expected.session, expected.owner, path),
     )
     scope.add(content)
     return content

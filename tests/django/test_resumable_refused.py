@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from django.test import override_settings
 
 from streamguard_core import Cause, StreamSession, UsageError, cancel
 from streamguard_django import GuardedStreamingHttpResponse, resumable
+from streamguard_django.conf import option
 
 from ..asgi.driver import Server, causes, eos, eventually  # noqa: TID252 - one server for both adapters
+from ..providers.counting import Slow  # noqa: TID252 - one slow ledger
 from .project import GUARD
 from .resuming import Rig, ids, resuming, tokens
 
@@ -49,6 +52,42 @@ async def test_stopping() -> None:
         await eventually(lambda: made.receipts)
     assert rig.engines[0].closed
     assert causes(made.receipts) == [Cause.USER_CANCEL]
+
+
+async def test_stopping_what_has_only_its_headers() -> None:
+    """The headers say the stream's id before it is open: from then on its reader, and nobody else, may stop it."""
+    opening = Future[None]()
+    rig = Rig()
+    with resuming(rig.view, LEDGER=Slow(opening), RESUME={"owner": by_header}) as made:
+        rig.app = made.asgi()
+        async with rig.get(x_user="ann") as server:
+            await server.until(lambda: bool(server.sent))
+            path = f"/streams/{server.headers['streamguard-stream-id']}/stop"
+            assert (await rig.post(path, x_user="bob"))[1]["error"] == "not_yours"
+            status, said = await rig.post(path, x_user="ann")
+            assert (status, said["stopped"]) == (200, True)
+            opening.set_result(None)
+            await server.ended()
+        await eventually(lambda: made.receipts)
+    assert eos(server)["cause"] == "USER_CANCEL"
+    assert not rig.engines[0].started
+    assert causes(made.receipts) == [Cause.USER_CANCEL]
+
+
+async def test_what_is_only_expected_is_not_continued() -> None:
+    """A stream that nothing is kept of is unknown to who wants the rest of it, also by a point that looks right."""
+    rig = Rig()
+    with resuming(rig.view, LEDGER=Slow()) as made:
+        rig.app = made.asgi()
+        async with rig.get() as server:
+            await server.until(lambda: bool(server.sent))
+            name = server.headers["streamguard-stream-id"]
+            answer = await rig.get(f"{name}.{option('RESUME').place}:1").run()
+            assert (answer.status, json.loads(answer.text)["error"]) == (404, "unknown")
+            server.leave()
+            await server.ended()
+        path = f"/streams/{name}/stop"
+        assert (await rig.post(path))[0] == 404
 
 
 async def test_a_stale_stop() -> None:
