@@ -20,7 +20,7 @@ from streamguard_core._arguments import (
     check_tags,
 )
 from streamguard_core._pricing import priced
-from streamguard_core._seal import Description, build_receipt, heed_attempts, was_told
+from streamguard_core._seal import Description, build_receipt, finish_of, heed_attempts, was_told
 from streamguard_core._terms import SessionTerms
 from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause
@@ -158,10 +158,18 @@ class SessionBase(SessionTerms):
             cause=self.cause,
             produced=protocol.produced,
             committed=protocol.committed,
-            consumed=protocol.consumed,
+            consumed=self._consumed(),
             late=protocol.late,
             buffered_bytes=protocol.buffered_bytes,
         )
+
+    @property
+    def finish_reason(self) -> str | None:
+        """What the provider said at its end, as far as it is known now."""
+        return finish_of(self._protocol, self._about)
+
+    def _consumed(self) -> int:
+        return self._protocol.consumed
 
     def __repr__(self) -> str:
         """Identity and state; never content."""

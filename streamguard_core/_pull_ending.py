@@ -7,8 +7,8 @@ import contextlib
 from enum import Enum
 from typing import Any, Final
 
+from streamguard_core._ack_session import AcknowledgingSession
 from streamguard_core._interrupt import current_task
-from streamguard_core._loop_session import LoopSession
 from streamguard_core._pump import Unread, close_iterator
 from streamguard_core._stepping import Detached, Step
 from streamguard_core._winding import Winding
@@ -31,7 +31,7 @@ INSIDE: Final = Within.INSIDE
 AT_YIELD: Final = Within.AT_YIELD
 
 
-class PullEnding(LoopSession):
+class PullEnding(AcknowledgingSession):
     """What the pull path knows of its reader and its iterator, and how both are let go.
 
     Invariant: the iterator is closed exactly once: by its own end, by the reader that leaves, or by `Winding`.

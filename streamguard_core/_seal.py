@@ -28,6 +28,8 @@ class Description(msgspec.Struct, kw_only=True, gc=False):
     tags: Mapping[str, str] = {}
     attempts: tuple[Attempt, ...] = ()
     attempts_beyond: int = 0
+    acknowledged: int | None = None
+    """How many chunks the reader is known to have by its own word; None for one that does not acknowledge."""
     termination: Termination | None = None
     """The row that was used: to decide on a disconnect, or to say what a cut has prevented."""
 
@@ -44,9 +46,20 @@ def heed_attempts(protocol: StreamProtocol, about: Description) -> None:
     about.provider = about.provider or last.provider
     about.request_id = about.request_id or last.request_id
     protocol.provider_finished(
-        last.finish if protocol.finish is None and not about.attempts_beyond else None,
+        finish_of(protocol, about),
         _usage_of(about) if protocol.usage is NO_USAGE else None,
     )
+
+
+def finish_of(protocol: StreamProtocol, about: Description) -> str | None:
+    """What the provider said at its end, as far as it is known: to the producer, or else in the last call."""
+    if protocol.finish is None and about.attempts and not about.attempts_beyond:
+        return about.attempts[-1].finish
+    return protocol.finish
+
+
+def _consumed(protocol: StreamProtocol, about: Description) -> int:
+    return protocol.consumed if about.acknowledged is None else about.acknowledged
 
 
 def _usage_of(about: Description) -> Usage | None:
@@ -79,7 +92,7 @@ def build_receipt(protocol: StreamProtocol, about: Description, sealed_us: int) 
         termination=None if row is None else str(row),
         produced=protocol.produced,
         committed=protocol.committed,
-        consumed=protocol.consumed,
+        consumed=_consumed(protocol, about),
         late=protocol.late,
         usage=protocol.usage,
         output=output,
@@ -164,7 +177,7 @@ def _waste(protocol: StreamProtocol, about: Description, output: Count) -> Count
     """Generated and never delivered: chunks seen and not consumed, at most what the provider says it made."""
     if output.value is None and _goes_on(protocol, about):
         return Count.at_least(0, _CHUNKS, output.upper)
-    undelivered = protocol.produced + protocol.late - protocol.consumed
+    undelivered = protocol.produced + protocol.late - _consumed(protocol, about)
     if undelivered == 0 and protocol.signal is not None and protocol.signal.cause is COMPLETED:
         return _NOTHING
     upper = None if output.upper is None else max(output.upper, undelivered)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Final, Protocol
 
@@ -89,6 +89,8 @@ class Events:
     def __init__(self, first_id: int | None = None, prefix: str = "") -> None:
         self._offset = first_id or 0
         self._prefix = prefix
+        self.shown = self._offset
+        """The offset of the last chunk that has a numbered event: empty ones have none."""
         # Called per batch: without ids there is nothing to do but to encode.
         self.encode = sse.encode_batch if first_id is None else self._encode_numbered
 
@@ -107,7 +109,36 @@ class Events:
     def _number(self, chunk: AnyChunk) -> bytes:
         """The id is the resume point: how many chunks were committed up to and with this one."""
         self._offset += 1
-        return sse.encode_chunk(chunk, f"{self._prefix}{self._offset}")
+        event = sse.encode_chunk(chunk, f"{self._prefix}{self._offset}")
+        if event and chunk.__class__ is not bytes:
+            self.shown = self._offset
+        return event
+
+
+class ToldEvents:
+    """Numbered events, of which somebody is told before they are sent.
+
+    Args:
+        events: what is sent.
+        sending: told up to which commit offset the reader will have events.
+    """
+
+    media_type = Events.media_type
+    ping = Events.ping
+
+    def __init__(self, events: Events, sending: Callable[[int], None]) -> None:
+        self._events = events
+        self._sending = sending
+
+    def encode(self, batch: Sequence[AnyChunk]) -> bytes:
+        """See `Format`."""
+        body = self._events.encode(batch)
+        self._sending(self._events.shown)
+        return body
+
+    def end(self, end: End) -> bytes:
+        """See `Events`."""
+        return self._events.end(end)
 
 
 class Lines:

@@ -57,6 +57,18 @@ class Expected:
     owner: str
 
 
+def stop_session(session: StreamSession) -> Stopped:
+    """End a stream now, because its reader wants to (`USER_CANCEL`); one that has ended stays as it is."""
+    live = session.cause is None
+    session.cancel("the reader stopped it")
+    cause = session.cause
+    return Stopped(
+        stream_id=session.stream_id,
+        stopped=live and cause is Cause.USER_CANCEL,
+        cause=str(cause),
+    )
+
+
 class KeptStreams:
     """Keeps streams for readers who lose their connection and come back within a window.
 
@@ -248,15 +260,7 @@ class KeptStreams:
         Raises:
             ResumeError: when the stream is unknown here, or not the reader's: nothing is stopped.
         """
-        session = self._found(*_named(name), owner).session
-        live = session.cause is None
-        session.cancel("the reader stopped it")
-        cause = session.cause
-        return Stopped(
-            stream_id=session.stream_id,
-            stopped=live and cause is Cause.USER_CANCEL,
-            cause=str(cause),
-        )
+        return stop_session(self._found(*_named(name), owner).session)
 
     def _has_ended(self, kept: KeptStream) -> None:
         if kept.point.stream_id in self._ended:

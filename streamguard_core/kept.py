@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from streamguard_core.chunks import AnyChunk
 from streamguard_core.errors import LedgerError, UsageError
-from streamguard_core.formats import Events
+from streamguard_core.formats import Events, Format, ToldEvents
 from streamguard_core.replay import Refusal, Replay, ResumeError, ResumePoint
 from streamguard_core.session import StreamSession
 from streamguard_core.sse import encode_event
@@ -103,16 +103,20 @@ class KeptStream:
         """What tells a reader that another connection has its stream; its id keeps an EventSource from coming back."""
         return encode_event("{}", event="superseded", id=str(self.at(None)))
 
-    def events(self, offset: int) -> tuple[KeptEvents, bytes]:
+    def events(self, offset: int) -> tuple[Format, bytes]:
         """How the stream looks from `offset` on, and what of that was sent before.
 
         Raises:
             ResumeError: when the buffer does not hold it.
         """
         missed = self.replay.since(offset)
-        consumed = self.session.statistics().consumed
-        form = KeptEvents(self.replay, self.point.prefix, offset, consumed)
-        return form, form.again(missed[: max(consumed - offset, 0)])
+        taken = self.session.taken
+        form = KeptEvents(self.replay, self.point.prefix, offset, taken)
+        again = form.again(missed[: max(taken - offset, 0)])
+        if self.session.acknowledges:
+            self.session.sending(form.shown)
+            return ToldEvents(form, self.session.sending), again
+        return form, again
 
     def read_by(self, reader: Reader) -> None:
         """`reader` reads from now on."""
@@ -139,7 +143,7 @@ class KeptStream:
         self.ended()
 
     async def taken_over(
-        self, offset: int, seconds: float, make: Callable[[KeptEvents, bytes], R]
+        self, offset: int, seconds: float, make: Callable[[Format, bytes], R]
     ) -> R:
         """End the connection that reads the stream, and read it by another one from `offset` on.
 
@@ -160,6 +164,7 @@ class KeptStream:
         async with self.turn:
             self.replay.since(offset)
             await self._vacated(seconds)
+            self.session.reader_returned(offset)
             form, again = self.events(offset)
             reader = make(form, self.opening(offset) + again)
             self.read_by(reader)

@@ -35,6 +35,8 @@ class Refusal(StrEnum):
     """So much was never sent."""
     DROPPED = "dropped"
     """What comes next has fallen out of the bounded buffer."""
+    UNEXPECTED = "unexpected"
+    """This stream's reader did not say that it acknowledges."""
     BUSY = "busy"
     """The old connection of this reader does not let go."""
 
@@ -49,6 +51,7 @@ _STATUS: Final[dict[Refusal, int]] = {
     Refusal.NOT_YOURS: 403,
     Refusal.UNKNOWN: 404,
     Refusal.BEYOND: 409,
+    Refusal.UNEXPECTED: 409,
     Refusal.BUSY: 409,
     Refusal.DROPPED: 410,
     Refusal.ELSEWHERE: 421,

@@ -244,10 +244,8 @@ class Delivery:
         cause = session.cause
         if self.away or cause is None:
             return
-        receipt = session.sealed
-        finish = receipt.finish if receipt is not None else None
         committed = session.statistics().committed
-        await self._send_last(End.of(cause, finish, committed, session.stream_id))
+        await self._send_last(End.of(cause, session.finish_reason, committed, session.stream_id))
 
     async def _send_last(self, end: End) -> None:
         body = self._form.end(end)
@@ -286,9 +284,12 @@ class Delivery:
 
     def _cut_off(self, batches: AsyncGenerator[list[AnyChunk], None]) -> None:
         """A send that stalls will not return; and reading may not, which is watched."""
-        if self._session.cause is Cause.CONSUMER_STALLED and self._phase % 2:
-            self.away = self.stalled = True
-            self._interrupt()
+        if self._session.cause is Cause.CONSUMER_STALLED:
+            # One that acknowledges nothing may still be told; its connection is broken off in either case.
+            self.stalled = True
+            if self._phase % 2:
+                self.away = True
+                self._interrupt()
         elif self._session.cause is Cause.SHUTDOWN:
             self._last = self._loop.call_later(_LAST_SEND, self._give_up_send)
         self._watch = self._loop.create_task(self._watch_seal(batches))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Unpack, overload
 
 from streamguard_asgi._starlette import HTTPEndpoint, Request, run_in_threadpool
+from streamguard_asgi.acknowledge import Acknowledge
 from streamguard_asgi.endpoints import Kind, kind_of, publish, return_annotation, take_request
 from streamguard_asgi.options import RESPONSE_KEYS, StreamOptions
 from streamguard_asgi.producing import discard, discard_later, is_producer
@@ -116,6 +117,7 @@ class _Call:
         self._of_session = {key: plain[key] for key in plain.keys() - RESPONSE_KEYS}
         self._has_own_session = _returns_session(endpoint)
         self._resume: Resume | None = plain.get("resume")
+        self._acknowledge: Acknowledge | None = plain.get("acknowledge")
         if self._resume is not None:
             self._resume.check(self._of_session)
         # What is out of range is said where it was written, not at the first request.
@@ -205,12 +207,13 @@ class _Call:
             await discard(result)
             return self.response(session)
         if isinstance(result, GuardedResponse) and not isinstance(result.content, StreamSession):
-            return result.carry(session, self._resume)
+            return result.carry(session, self._resume, self._acknowledge)
         if is_streaming(result):
-            if self._resume is not None:
+            if self._resume is not None or self._acknowledge is not None:
                 await discard(result)
+                option = "acknowledge" if self._resume is None else "resume"
                 raise UsageError(
-                    f"guard_stream(resume=...) is over an endpoint that returned a {type(result).__name__}, whose"
+                    f"guard_stream({option}=...) is over an endpoint that returned a {type(result).__name__}, whose"
                     " bytes cannot be numbered; return the iterator itself"
                 )
             return GuardedResponse.taking_over(result, **self._of_response).carry(session)

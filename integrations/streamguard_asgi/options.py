@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import streamguard_core
+from streamguard_asgi.acknowledge import Acknowledge
 from streamguard_asgi.resume import Resume
 from streamguard_core import UsageError
 
@@ -26,6 +27,9 @@ class StreamOptions(SessionOptions, total=False):
         ids: number the events with commit offsets.
         resume: keep the stream for a reader who loses its connection, and continue it there when it
             reconnects with `Last-Event-ID`. Only server-sent events can be resumed.
+        acknowledge: take the acknowledgements of readers that give them: then `consumed` is what they have
+            said that they have, and `consumer_stall` holds for their silence as well. Only server-sent
+            events, which then are numbered, can be acknowledged.
         media_type: the format, whatever the reader accepts: `text/event-stream`,
             `application/x-ndjson`, `text/plain`; anything else is passed on as the bytes that the
             producer makes.
@@ -35,10 +39,13 @@ class StreamOptions(SessionOptions, total=False):
     consumer_stall: float | None
     ids: bool
     resume: Resume | None
+    acknowledge: Acknowledge | None
     media_type: str | None
 
 
-RESPONSE_KEYS: Final = frozenset(("ping", "consumer_stall", "ids", "media_type", "resume"))
+RESPONSE_KEYS: Final = frozenset(
+    ("ping", "consumer_stall", "ids", "media_type", "resume", "acknowledge")
+)
 """Those of `StreamOptions` that are the response's, not the session's."""
 
 

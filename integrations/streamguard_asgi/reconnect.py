@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Coroutine
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from streamguard_asgi._starlette import ASGIScope, Request, Send
 from streamguard_asgi.delivery import Delivery, Times
@@ -13,8 +14,9 @@ from streamguard_asgi.resume import Resume
 from streamguard_asgi.shielding import attend
 from streamguard_asgi.stream_routes import refused
 from streamguard_core import StreamSession
+from streamguard_core.acknowledging import asked
 from streamguard_core.cancellation import cause_of
-from streamguard_core.formats import Events
+from streamguard_core.formats import Format
 from streamguard_core.kept import KeptStream
 from streamguard_core.replay import ResumePoint
 
@@ -22,14 +24,18 @@ if TYPE_CHECKING:
     from streamguard_asgi.request import RequestGuard
 
 __all__ = [
+    "asked_again",
+    "finite",
     "kept_by",
     "last_event_id",
+    "or_ended",
     "refused",
     "serve_kept",
     "take_over",
     "wanted",
 ]
 
+Asked = TypeVar("Asked")
 _FAREWELL: Final = 1.0
 """How long an older connection is given to take the news that it was superseded, in seconds."""
 
@@ -51,14 +57,29 @@ async def kept_by(
     Raises:
         Exception: what the application's `owner` raises; then there is no stream.
     """
+    kept = await or_ended(resume.keep(session, request), session, guard)
+    kept.release = lambda: guard.release(session)
+    return kept
+
+
+def asked_again(session: StreamSession, stall: float | None) -> dict[str, str]:
+    """The headers that ask a reader for acknowledgements, for one that comes back."""
+    return asked(finite(stall)) if session.acknowledges else {}
+
+
+def finite(seconds: float | None) -> float | None:
+    """A time as the session takes it: without end is None."""
+    return None if seconds == inf else seconds
+
+
+async def or_ended(asking: Awaitable[Asked], session: StreamSession, guard: RequestGuard) -> Asked:
+    """What the application says; where it raises, the stream has not begun and ends."""
     try:
-        kept = await resume.keep(session, request)
+        return await asking
     except BaseException as error:
         session.terminate(cause_of(error, guard), f"the response ended with {type(error).__name__}")
         await guard.close(session)
         raise
-    kept.release = lambda: guard.release(session)
-    return kept
 
 
 async def wanted(resume: Resume, request: Request) -> tuple[int, KeptStream | None]:
@@ -83,7 +104,7 @@ async def take_over(
             when the old one does not let go.
     """
 
-    def delivery(form: Events, opening: bytes) -> Delivery:
+    def delivery(form: Format, opening: bytes) -> Delivery:
         return Delivery(kept.session, form, send, opening=opening, begun=True, **times)
 
     return await kept.taken_over(offset, guard.close_timeout, delivery)

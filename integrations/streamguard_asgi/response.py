@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, Unpack
 
 from streamguard_asgi._starlette import (
@@ -15,12 +16,16 @@ from streamguard_asgi._starlette import (
     Send,
     StreamingResponse,
 )
+from streamguard_asgi.acknowledge import Acknowledge
 from streamguard_asgi.delivery import Delivery, RawHeaders, Times
 from streamguard_asgi.options import SessionOptions, check_seconds
 from streamguard_asgi.producing import Mapped, close_producer, producer_of
 from streamguard_asgi.reconnect import (
+    asked_again,
+    finite,
     kept_by,
     last_event_id,
+    or_ended,
     refused,
     serve_kept,
     take_over,
@@ -34,6 +39,7 @@ from streamguard_core.formats import (
     Events,
     Format,
     Raw,
+    ToldEvents,
     choose,
     form_of,
     id_header,
@@ -42,6 +48,7 @@ from streamguard_core.replay import ResumeError
 from streamguard_core.sse import PING
 
 DEFAULT_PING: Final = 15.0
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _SSE_HEADERS: Final = {
     "cache-control": "no-store",
     "connection": "keep-alive",
@@ -67,6 +74,7 @@ class GuardedResponse(Response):
         consumer_stall: see `StreamOptions`.
         ids: see `StreamOptions`.
         resume: see `StreamOptions`; `content` is closed unread where a stream is continued.
+        acknowledge: see `StreamOptions`.
         session: what the session is built with, if `content` is not one.
 
     Raises:
@@ -95,6 +103,7 @@ class GuardedResponse(Response):
         consumer_stall: float | None = None,
         ids: bool = False,
         resume: Resume | None = None,
+        acknowledge: Acknowledge | None = None,
         **session: Unpack[SessionOptions],
     ) -> None:
         check_seconds(ping=ping, consumer_stall=consumer_stall)
@@ -111,6 +120,7 @@ class GuardedResponse(Response):
             self._form = form_of(media_type, 0 if ids else None)
         self._ids = ids
         self._resume = resume
+        self._acknowledge = acknowledge
         self._ping = ping
         self._consumer_stall = consumer_stall
         self.status_code = status_code
@@ -133,17 +143,24 @@ class GuardedResponse(Response):
         guarded.raw_headers = response.raw_headers
         return guarded
 
-    def carry(self, session: StreamSession, resume: Resume | None = None) -> GuardedResponse:
+    def carry(
+        self,
+        session: StreamSession,
+        resume: Resume | None = None,
+        acknowledge: Acknowledge | None = None,
+    ) -> GuardedResponse:
         """Stream through `session`, which was opened before the producer was there.
 
         Args:
             session: is given what this response streams.
             resume: keeps the stream for its reader, unless the response has said so itself.
+            acknowledge: takes its reader's acknowledgements, unless the response has said so itself.
 
         Raises:
             UsageError: when the response has options for a session of its own.
         """
         self._resume = self._resume or resume
+        self._acknowledge = self._acknowledge or acknowledge
         if self._options:
             raise UsageError(
                 f"{', '.join(self._options)} were given to a GuardedResponse under guard_stream, which has opened"
@@ -174,10 +191,11 @@ class GuardedResponse(Response):
             await self._answer_head(form, send)
         else:
             guard = guard_in(scope) or new_guard(scope, RequestGuard())
+            request = Request(scope, receive)
             if (resume := self.resumes(scope)) is None:
-                await self._stream(guard, form, receive, send)
+                await self._stream(guard, form, request, send)
             else:
-                await self._stream_kept(guard, resume, Request(scope, receive), send)
+                await self._stream_kept(guard, resume, request, send)
         if self.background is not None:
             await self.background()
 
@@ -186,7 +204,9 @@ class GuardedResponse(Response):
         return self._resume if isinstance(self._form_for(scope), Events) else None
 
     def _form_for(self, scope: ASGIScope) -> Format:
-        return self._form or choose(_accepted(scope), 0 if self._ids else None)
+        form = self._form or choose(_accepted(scope), 0 if self._ids else None)
+        # What is acknowledged has a number.
+        return Events(0) if self._acknowledge is not None and isinstance(form, Events) else form
 
     async def _answer_head(self, form: Format, send: Send) -> None:
         """Headers as for GET; nothing is generated, and what was opened already is closed."""
@@ -197,26 +217,31 @@ class GuardedResponse(Response):
             await close_producer(self._content)
 
     async def _stream(
-        self, guard: RequestGuard, form: Format, receive: Receive, send: Send
+        self, guard: RequestGuard, form: Format, request: Request, send: Send
     ) -> None:
         if current_scope() is not guard:
             with use_scope(guard):
-                await self._stream(guard, form, receive, send)
+                await self._stream(guard, form, request, send)
             return
         alone = not guard.connected
         if alone:
-            pump = guard.connect(receive)
+            pump = guard.connect(request.receive)
             pump.response_streams()
         session = self._session(guard)
-        stall = self._consumer_stall or guard.consumer_stall
-        delivery = Delivery(session, form, send, ping=self._ping, consumer_stall=stall)
         guard.add(session)
-        guard.add(delivery)
         guard.session = guard.session or session
+        asked = await self._asked(guard, session, form, request)
+        told = (
+            ToldEvents(form, session.sending)
+            if session.acknowledges and isinstance(form, Events)
+            else form
+        )
+        delivery = Delivery(session, told, send, **self._times(guard))
+        guard.add(delivery)
         try:
             sending = asyncio.get_running_loop().create_task(
                 # Not named here: this frame stays for as long as the stream does.
-                delivery.run(self.status_code, self._headers_for(form, session.stream_id))
+                delivery.run(self.status_code, self._headers_for(form, session.stream_id, asked))
             )
             await attend(sending, delivery.host_cancelled, guard.close_timeout, delivery.given_up)
             if not sending.done():
@@ -227,7 +252,7 @@ class GuardedResponse(Response):
             if delivery.stalled:
                 guard.abort(send)
             try:
-                await guard.close(session)
+                await _over(guard, session)
             finally:
                 if alone:
                     guard.disconnect()
@@ -259,17 +284,18 @@ class GuardedResponse(Response):
         guard.add(session)
         guard.session = guard.session or session
         kept = await kept_by(resume, session, request, guard)
+        asked = await self._asked(guard, session, Events(), request)
         form = kept.events(0)[0]
         delivery = Delivery(session, form, send, opening=kept.opening(), **self._times(guard))
         guard.add(delivery)
-        head = self._headers_for(form, session.stream_id)
+        head = self._headers_for(Events(), session.stream_id, asked)
         try:
             await serve_kept(kept, delivery, guard, send, delivery.run(self.status_code, head))
         finally:
             if session.cause is None or delivery.superseded:
                 guard.release(session)
             else:
-                await guard.close(session)
+                await _over(guard, session)
 
     async def _continue(
         self, guard: RequestGuard, resume: Resume, request: Request, send: Send
@@ -289,8 +315,19 @@ class GuardedResponse(Response):
             return
         guard.continues = True
         guard.add(delivery)
-        head = self._headers_for(Events(), kept.session.stream_id)
+        asked = asked_again(kept.session, self._times(guard)["consumer_stall"])
+        head = self._headers_for(Events(), kept.session.stream_id, asked)
         await serve_kept(kept, delivery, guard, send, delivery.run(200, head))
+
+    async def _asked(
+        self, guard: RequestGuard, session: StreamSession, form: Format, request: Request
+    ) -> dict[str, str]:
+        """Expect acknowledgements, where they are taken and the reader gives them; what it is told of that."""
+        if self._acknowledge is None:
+            return {}
+        stall, numbered = self._times(guard)["consumer_stall"], isinstance(form, Events)
+        expecting = self._acknowledge.expect(session, request, finite(stall), numbered=numbered)
+        return await or_ended(expecting, session, guard)
 
     def _times(self, guard: RequestGuard) -> Times:
         return {"ping": self._ping, "consumer_stall": self._consumer_stall or guard.consumer_stall}
@@ -307,7 +344,9 @@ class GuardedResponse(Response):
         options.setdefault("prices", guard.prices)
         return StreamSession(self._content, **options)
 
-    def _headers_for(self, form: Format, stream_id: str | None) -> RawHeaders:
+    def _headers_for(
+        self, form: Format, stream_id: str | None, asked: Mapping[str, str] = _NOTHING
+    ) -> RawHeaders:
         """The caller's headers first; what they leave open is the format's, and the stream's name."""
         named = {name for name, _ in self.raw_headers}
         ours: dict[str, str] = {}
@@ -316,8 +355,17 @@ class GuardedResponse(Response):
             ours |= _SSE_HEADERS if isinstance(form, Events) else {"cache-control": "no-store"}
             ours |= {"vary": "accept"} if self._form is None else {}
         ours |= id_header(stream_id)
+        ours |= asked
         added = [(name.encode(), value.encode()) for name, value in ours.items()]
         return [*self.raw_headers, *(header for header in added if header[0] not in named)]
+
+
+async def _over(guard: RequestGuard, session: StreamSession) -> None:
+    """See that it has ended; the last acknowledgement is not waited for here, but by the session."""
+    if session.settling:
+        guard.release(session)
+    else:
+        await guard.close(session)
 
 
 def _accepted(scope: ASGIScope) -> str:

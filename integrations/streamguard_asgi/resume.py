@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable
-
-from streamguard_asgi._starlette import ASGIScope, Receive, Request, Send
+from streamguard_asgi._starlette import Request
+from streamguard_asgi.owned import Owned, Owner
 from streamguard_asgi.stream_routes import routes
 from streamguard_core import StreamSession
 from streamguard_core.keeping import (
@@ -14,16 +12,12 @@ from streamguard_core.keeping import (
     DEFAULT_WINDOW,
     KeptStreams,
     Stopped,
-    owner_text,
 )
 from streamguard_core.kept import KeptStream
 from streamguard_core.replay import DEFAULT_MAX_BYTES, DEFAULT_MAX_CHUNKS, ResumePoint
 
-Owner = Callable[[Request], str | Awaitable[str]]
-"""Says whose a request is: a user's or a session's id."""
 
-
-class Resume(KeptStreams):
+class Resume(Owned, KeptStreams):
     """Keeps streams for readers who lose their connection and come back within a window.
 
     Give one object to `guard_stream(resume=...)`, and mount it (`app.mount("/streams", resume)`) for
@@ -60,30 +54,15 @@ class Resume(KeptStreams):
         owner: Owner | None = None,
         retry: float = DEFAULT_RETRY,
     ) -> None:
-        super().__init__(
+        KeptStreams.__init__(
+            self,
             window=window,
             max_bytes=max_bytes,
             max_chunks=max_chunks,
             max_ended=max_ended,
             retry=retry,
         )
-        self._owner = owner
-        self._routes = routes(self)
-
-    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Answer what is sent to the address that this is mounted at."""
-        await self._routes(scope, receive, send)
-
-    async def owner_of(self, request: Request) -> str:
-        """Whose a request is; nobody's in particular without `owner`.
-
-        Raises:
-            UsageError: when `owner` says something that is no text.
-        """
-        if self._owner is None:
-            return ""
-        owner = self._owner(request)
-        return owner_text(await owner if inspect.isawaitable(owner) else owner)
+        Owned.__init__(self, owner, routes(self))
 
     async def keep(self, session: StreamSession, request: Request) -> KeptStream:
         """From now on the reader of `session` may come back.

@@ -1,16 +1,26 @@
-"""What a reader may do to its stream besides reading it: the addresses below the one `Resume` is mounted at."""
+"""What a reader may do to its stream besides reading it: the addresses below a mounted `Resume` or `Acknowledge`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from streamguard_asgi._starlette import Request, Response, Route, Router
+from streamguard_core.keeping import Stopped
+from streamguard_core.page import READER_NAME, reader_script
 from streamguard_core.replay import ResumeError
 
 if TYPE_CHECKING:
-    from streamguard_asgi.resume import Resume
+    from streamguard_asgi.acknowledge import Acknowledge
+
+
+class Stoppable(Protocol):
+    """What knows streams by their ids."""
+
+    async def stop(self, stream_id: str, request: Request) -> Stopped:
+        """End a stream because its reader wants to."""
 
 
 def refused(error: ResumeError) -> Response:
@@ -28,13 +38,36 @@ def in_json(said: object, status: int = 200) -> Response:
     )
 
 
-def routes(resume: Resume) -> Router:
-    """The addresses, for `resume`'s streams."""
+def routes(streams: Stoppable, *more: Route) -> Router:
+    """The addresses: stop, the reader for pages, and what else there is."""
 
     async def stop(request: Request) -> Response:
-        try:
-            return in_json(await resume.stop(request.path_params["stream_id"], request))
-        except ResumeError as error:
-            return refused(error)
+        return await _answered(streams.stop(request.path_params["stream_id"], request))
 
-    return Router([Route("/{stream_id}/stop", stop, methods=["POST"])])
+    async def reader(request: Request) -> Response:
+        return Response(reader_script(), media_type="text/javascript")
+
+    return Router(
+        [
+            Route("/{stream_id}/stop", stop, methods=["POST"]),
+            Route(f"/{READER_NAME}", reader, methods=["GET"]),
+            *more,
+        ]
+    )
+
+
+def acknowledge_route(streams: Acknowledge) -> Route:
+    """The address of acknowledgements. The whole of one stands in it: there is no body to bound, or to parse."""
+
+    async def acknowledged(request: Request) -> Response:
+        said = request.path_params
+        return await _answered(streams.acknowledged(said["stream_id"], said["offset"], request))
+
+    return Route("/{stream_id}/acknowledged/{offset}", acknowledged, methods=["POST"])
+
+
+async def _answered(asked: Awaitable[object]) -> Response:
+    try:
+        return in_json(await asked)
+    except ResumeError as error:
+        return refused(error)
