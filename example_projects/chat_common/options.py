@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import socket
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def options(description: str, ledger: Path) -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="NAME", help="the engine's first one by default")
     parser.add_argument(
         "--window",
-        type=float,
+        type=_seconds,
         default=WINDOW,
         metavar="SECONDS",
         help=f"how long an answer waits for a reader whose connection broke ({WINDOW:g})",
@@ -38,6 +39,13 @@ def options(description: str, ledger: Path) -> argparse.ArgumentParser:
         "--ledger", type=Path, default=ledger, metavar="DIR", help="folder for receipts"
     )
     return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no positive number of seconds")
+    return value
 
 
 def ledger_at(folder: Path) -> SQLiteLedger:

@@ -73,7 +73,9 @@ def prepare() -> str:
         # What a kill has cut off is CRASHED in the ledger, now that it is open; the table has it from there.
         call_command("streamguard_mirror", stdout=io.StringIO())
         password = let_demo_in()
-    except (CommandError, DatabaseError, ImproperlyConfigured) as error:
+    except DatabaseError as error:
+        sys.exit(f"main.py: {error} ({os.environ['CHAT_DATABASE']}); check --database")
+    except (CommandError, ImproperlyConfigured) as error:
         sys.exit(f"main.py: {error}")
     connections.close_all()  # before anything forks
     return password

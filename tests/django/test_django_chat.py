@@ -104,6 +104,12 @@ class DjangoChat(ChatOverHTTP):
         assert "every row says what the ledger says" in self.managed(folder, "streamguard_verify")
         assert "no issues" in self.managed(folder, "check")
 
+    def test_a_database_that_cannot_be_made_is_said(self, tmp_path: Path) -> None:
+        """With its place, and which option names it."""
+        nowhere = str(tmp_path / "nowhere" / "chat.sqlite3")
+        kept = ("--ledger", str(receipts_in(tmp_path)), "--database", nowhere)
+        assert f"({nowhere}); check --database" in self.refused(*kept)
+
     def managed(self, folder: Path, *arguments: str) -> str:
         """What a command prints; it must end well."""
         kept = {

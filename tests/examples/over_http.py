@@ -162,10 +162,15 @@ class ChatOverHTTP:
             "--ledger", str(receipts_in(tmp_path))
         )
 
-    def refused(self, *arguments: str) -> str:
+    @pytest.mark.parametrize("window", ["0", "-1", "nan", "inf", "x"])
+    def test_a_window_that_is_none_is_said(self, window: str) -> None:
+        """How long to wait is a positive number of seconds."""
+        assert "--window" in self.refused("--window", window, code=2)
+
+    def refused(self, *arguments: str, code: int = 1) -> str:
         """What it says when it does not start: no traceback."""
         command = self.site.command("--port", "0", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-        assert done.returncode == 1
+        assert done.returncode == code
         assert "Traceback" not in done.stderr
         return done.stderr
