@@ -14,7 +14,7 @@ from streamguard_core.observers import Observer
 from streamguard_core.price import Pricer, check_pricer
 from streamguard_core.producers import Report
 from streamguard_core.recorded import RecordedStream
-from streamguard_core.shutdown import Shutdown
+from streamguard_core.shutdown import DETAIL, Shutdown
 from streamguard_core.termination import Termination
 
 
@@ -113,8 +113,13 @@ class Scope:
             self.members.remove(member)
 
     def disconnected(self, detail: str = "") -> None:
-        """The reader has left: tell every member (G9: each one's own policy decides)."""
+        """The reader has left: tell every member (G9: each one's own policy decides).
+
+        In the moment of a shutdown it is the server that has closed the connection, and the end is its doing.
+        """
         if self.gone is None:
+            if self.shutdown is not None and self.shutdown.claims_disconnects:
+                self.terminate(Cause.SHUTDOWN, DETAIL)
             self.gone = detail
             for member in tuple(self.members):
                 member.disconnected(detail)

@@ -16,6 +16,8 @@ import logging
 import signal
 import time
 import weakref
+from collections.abc import Iterable
+from concurrent.futures import wait
 from typing import Any, Final, Protocol
 
 from streamguard_core._signal_chain import Link, put_in_front, take_back
@@ -29,6 +31,8 @@ DETAIL: Final = "the server was told to shut down"
 DEFAULT_GRACE: Final = 1.0
 """Answers that are about to complete do. Far below the shortest deadline that servers and platforms have."""
 DEFAULT_FLUSH: Final = 5.0
+LAST_SEND: Final = 1.0
+"""How long after the cutoff a reader may take to take the rest when the server shuts down, in seconds."""
 
 _POLL: Final = 0.01
 _SAME_MOMENT: Final = 1.0
@@ -102,11 +106,23 @@ class Shutdown:
         """
         durable = stream.durable
         if stream.sealed is not None and (durable is None or durable.done()):
+            self.discard(stream)
             return
         self.add(stream)
-        if durable is not None:
+        if durable is not None and stream not in self._held:
             self._held.add(stream)
             durable.add_done_callback(lambda _: self._let_go(stream))
+
+    def release(self, one: Ended, streams: Iterable[Any]) -> None:
+        """The work of `one` is over; of its streams each is known by itself until it is durable. Idempotent.
+
+        Args:
+            one: what was added.
+            streams: its sessions and recorded streams.
+        """
+        for stream in streams:
+            self.hold(stream)
+        self.discard(one)
 
     def _let_go(self, stream: Any) -> None:
         self._held.discard(stream)
@@ -222,6 +238,20 @@ class Shutdown:
         while self._live and time.monotonic() < until:
             time.sleep(_POLL)
         return not self._live
+
+
+async def until_durable(streams: Iterable[Any]) -> None:
+    """Wait until those receipts of sealed streams that are being written are kept, or could not be.
+
+    What could not be written was logged when it failed. Whoever has little time bounds the wait.
+    """
+    writing = [stream.durable for stream in streams if stream.durable is not None]
+    await asyncio.gather(*map(asyncio.wrap_future, writing), return_exceptions=True)
+
+
+def until_durable_sync(streams: Iterable[Any], seconds: float) -> None:
+    """The same for hosts without an event loop: blocks this thread, at most `seconds`."""
+    wait([stream.durable for stream in streams if stream.durable is not None], seconds)
 
 
 def _end(one: Ended) -> None:

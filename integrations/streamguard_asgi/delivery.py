@@ -20,12 +20,10 @@ from streamguard_core import (
 )
 from streamguard_core.cancellation import cause_of
 from streamguard_core.formats import End, Format
+from streamguard_core.shutdown import LAST_SEND
 
 _EARLY: Final = 0.001
 """How early a timer may come and still count as on time, in seconds."""
-
-_LAST_SEND: Final = 1.0
-"""How long after the cutoff a reader may take to take the rest when the server shuts down, in seconds."""
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -291,7 +289,7 @@ class Delivery:
                 self.away = True
                 self._interrupt()
         elif self._session.cause is Cause.SHUTDOWN:
-            self._last = self._loop.call_later(_LAST_SEND, self._give_up_send)
+            self._last = self._loop.call_later(LAST_SEND, self._give_up_send)
         self._watch = self._loop.create_task(self._watch_seal(batches))
 
     def _give_up_send(self) -> None:

@@ -8,7 +8,6 @@ from typing import Final, get_args
 from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
 from streamguard_asgi.existing import CancelRequests, Existing
 from streamguard_asgi.generators import watch_generators
-from streamguard_asgi.lifespan import live
 from streamguard_asgi.options import check_seconds
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
 from streamguard_asgi.socket_guard import SocketGuard
@@ -16,6 +15,7 @@ from streamguard_core import Ledger, Pricer, Shutdown, UsageError, current_scope
 from streamguard_core.decoding import MakesDecoders
 from streamguard_core.late import Late
 from streamguard_core.ledger import check_ledger
+from streamguard_core.lifespan import live
 from streamguard_core.price import check_pricer
 from streamguard_core.receive import DEFAULT_LIMIT
 
@@ -36,7 +36,8 @@ class StreamGuardMiddleware:
             that the reader's leaving is seen behind it.
         shutdown_grace: how long the end of a request, also one that the server cancels, waits for
             its streams to be sealed, in seconds. They are sealed later otherwise, and reported all
-            the same.
+            the same. It bounds the end of every request; how long answers may go on when the process
+            is told to go is `Shutdown(grace=...)`, see `shutdown`.
         consumer_stall: longest time a `send` may stay blocked, in seconds, where a response does not
             say so itself; then its stream is cut off as `CONSUMER_STALLED`. None for as long as the
             server lets it.
@@ -48,7 +49,8 @@ class StreamGuardMiddleware:
             usage are those of the provider's format that passes through: `StreamDecoder.auto`.
             Without one the sends are counted as chunks.
         shutdown: ends the streams in order when the process is told to go: a `Shutdown` of your own,
-            one with its defaults (True), or none (False: no signal handler is installed).
+            one with its defaults (True), or none (False: no signal handler is installed). Its
+            `grace` is for a deploy, unlike `shutdown_grace`.
 
     Raises:
         UsageError: when a bound or a time is not positive, `ledger` or `prices` is none, or

@@ -8,17 +8,14 @@ import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future as ConcurrentFuture
 from typing import Any
 
 from streamguard_asgi._starlette import ASGIScope, Message, Receive, Send
-from streamguard_asgi.aborting import abort
 from streamguard_asgi.existing import Existing
 from streamguard_asgi.generators import Generators
 from streamguard_asgi.shielding import finish
 from streamguard_asgi.socket_pump import SocketPump
 from streamguard_core import (
-    Cause,
     Governed,
     Ledger,
     Notice,
@@ -31,10 +28,11 @@ from streamguard_core import (
     StreamSession,
     current_scope,
 )
+from streamguard_core.aborting import abort
 from streamguard_core.cancellation import cause_of
 from streamguard_core.late import Late
 from streamguard_core.receive import DEFAULT_LIMIT, ReceivePump
-from streamguard_core.shutdown import DETAIL
+from streamguard_core.shutdown import until_durable
 
 logger = logging.getLogger("streamguard")
 
@@ -177,8 +175,6 @@ class RequestGuard(Scope):
     def _left(self) -> None:
         if self.responded:
             return
-        if self.shutdown is not None and self.shutdown.claims_disconnects:
-            self.terminate(Cause.SHUTDOWN, DETAIL)
         told = isinstance(self._pump, ReceivePump) and self._pump.listened
         self.disconnected("the connection was closed")
         if self.existing is None or any(session.cause is None for session in self.sessions):
@@ -274,12 +270,9 @@ class RequestGuard(Scope):
         shutdown = self.shutdown
         if shutdown is None or not self._streams:
             return
-        for stream in self._streams:
-            shutdown.hold(stream)
-        shutdown.discard(self)
+        shutdown.release(self, self._streams)
         if shutdown.begun:
-            pending = [each.durable for each in self._streams if each.durable is not None]
-            await finish(_until_durable(pending), self.close_timeout)
+            await finish(until_durable(self._streams), self.close_timeout)
 
     def release(self, session: StreamSession) -> None:
         """It lives on without this request; it is reported when it is sealed."""
@@ -370,8 +363,3 @@ async def _until_sealed(session: StreamSession) -> None:
         await session.receipt()
     except Exception as error:  # noqa: BLE001 - see above
         logger.error("stream %s: its receipt raised %s", session.stream_id, type(error).__name__)
-
-
-async def _until_durable(pending: list[ConcurrentFuture[None]]) -> None:
-    """What could not be written was logged when it failed."""
-    await asyncio.gather(*map(asyncio.wrap_future, pending), return_exceptions=True)

@@ -4,6 +4,7 @@ import streamguard_django._django  # noqa: F401 - first: it says what to install
 from streamguard_core import current_scope
 from streamguard_core.formats import STREAM_ID_HEADER
 from streamguard_django.asgi import GuardedApplication, get_guarded_asgi_application
+from streamguard_django.deploys import install_shutdown
 from streamguard_django.middleware import StreamGuardMiddleware
 from streamguard_django.response import GuardedStreamingHttpResponse
 from streamguard_django.resumable import resumable
@@ -18,6 +19,7 @@ __all__ = [
     "StreamGuardMiddleware",
     "current_scope",
     "get_guarded_asgi_application",
+    "install_shutdown",
     "resumable",
     "stream_opened",
     "stream_sealed",

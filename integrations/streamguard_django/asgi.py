@@ -7,18 +7,21 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
 
+from streamguard_core import Cause
+from streamguard_core.aborting import abort
+from streamguard_core.lifespan import App, Send, live, plain
 from streamguard_core.receive import Message, Receive, ReceivePump
 from streamguard_core.shielding import finish
+from streamguard_core.shutdown import LAST_SEND
 from streamguard_django.conf import option
+from streamguard_django.deploys import deploys
 from streamguard_django.middleware import SCOPE_KEY
 from streamguard_django.scope import RequestScope
 
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-
-def get_guarded_asgi_application(application: Application | None = None) -> GuardedApplication:
+def get_guarded_asgi_application(application: App | None = None) -> GuardedApplication:
     """Return what `asgi.py` serves, in place of `get_asgi_application()`.
 
     Args:
@@ -38,14 +41,20 @@ class GuardedApplication:
     that has not answered. Here one reader of the server's `receive` tells the request's scope.
 
     Args:
-        app: Django's ASGI application. Other scopes than `http` pass through untouched.
+        app: Django's ASGI application. WebSockets pass through untouched; of the lifespan it is told, too,
+            if it is not Django's own, which has none.
     """
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: App) -> None:
         self.app = app
+        # Django's own has no lifespan, and raises.
+        self._lifespan = plain if isinstance(app, ASGIHandler) else app
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Run the application for one request, and end with it whatever it has left running."""
+        if scope["type"] == "lifespan" and (shutdown := deploys()) is not None:
+            await live(self._lifespan, shutdown, scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -77,8 +86,12 @@ async def _attended(answer: Awaitable[None], guard: RequestScope) -> None:
         await asyncio.wait([answering])
     except asyncio.CancelledError as error:
         guard.interrupted(error)
-        answering.cancel(*error.args)
-        guard.keep(answering)
+        try:
+            if not guard.abandoned:
+                await finish(answering, LAST_SEND)
+        finally:
+            answering.cancel(*error.args)
+            guard.keep(answering)
         raise
     answering.result()
 
@@ -100,7 +113,7 @@ class Connection:
         self.responded = False
         """The response is complete: what happens to the connection now is no disconnect."""
         guard.watch = self._watch
-        guard.stalled = self._stalled
+        guard.told = {Cause.CONSUMER_STALLED: self._give_up, Cause.SHUTDOWN: self._give_up_soon}
 
     def send(self, message: Message) -> Awaitable[None]:
         """What Django awaits in place of the server's `send`. No coroutine of its own per chunk."""
@@ -117,9 +130,18 @@ class Connection:
         if not self.responded:
             self._guard.disconnected("the connection was closed")
 
-    def _stalled(self) -> None:
+    def _give_up(self) -> None:
+        self._loop.call_soon_threadsafe(self._break_off)
+
+    def _give_up_soon(self) -> None:
+        """A server that goes does not wait for a reader that takes nothing."""
+        self._loop.call_soon_threadsafe(self._loop.call_later, LAST_SEND, self._break_off)
+
+    def _break_off(self) -> None:
         """Django is told that its reader is gone: it gives the `send` up, and the server the connection."""
-        self._loop.call_soon_threadsafe(self.pump.stop)
+        if not self._guard.over:  # the connection may be another request's by then
+            abort(self._send)
+            self.pump.stop()
 
 
 def _nothing() -> None:

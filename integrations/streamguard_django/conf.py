@@ -81,6 +81,21 @@ class Settings:
             raise ImproperlyConfigured(f"{problems[0].text} {problems[0].hint}")
         return values[name]
 
+    def alone(self, name: str) -> Any:
+        """Return what holds for a key without reading the others: before a server forks, nothing is made.
+
+        Raises:
+            ImproperlyConfigured: when it cannot be used, as `__call__()`.
+        """
+        given = getattr(settings, NAME, _EMPTY)
+        is_read = self._read is not None and self._read[0] is given
+        if isinstance(given, Mapping) and not is_read:
+            try:
+                return KEYS[name].read(given.get(name, KEYS[name].default))
+            except (ValueError, TypeError, UsageError):
+                pass  # read with the others, it is said in the words of the checks
+        return self(name)
+
     def problems(self) -> list[Problem]:
         """Return all that is wrong with the settings."""
         return list(self._in_force()[1])

@@ -11,6 +11,7 @@ from asgiref.sync import async_to_sync
 
 from streamguard_core import (
     AnyChunk,
+    Cause,
     CutOffError,
     LedgerError,
     StreamSession,
@@ -18,6 +19,7 @@ from streamguard_core import (
 )
 from streamguard_core.formats import End, Format, Raw
 from streamguard_core.scope import enter_scope, leave_scope
+from streamguard_core.shutdown import DETAIL
 from streamguard_django.loops import LoopThread
 from streamguard_django.scope import RequestScope, Session
 from streamguard_django.sources import Make, Source
@@ -63,6 +65,16 @@ class Content:
     def disconnected(self, detail: str = "") -> None:
         """The reader has left. Safe from any thread."""
         self.session.disconnected(detail)
+
+    def terminate(self, cause: Cause, detail: str = "") -> None:
+        """End the stream. Safe from any thread."""
+        self.session.terminate(cause, detail)
+
+    def _lost(self, detail: str) -> None:
+        """The connection is gone; in the moment of a shutdown, the server has seen to that."""
+        if self._scope.server_goes:
+            self.terminate(Cause.SHUTDOWN, DETAIL)
+        self.disconnected(detail)
 
     def _end(self) -> bytes:
         """The bytes of the end; empty when there is nothing (more) to say.
@@ -134,7 +146,7 @@ class AsyncContent(Content):
         except asyncio.CancelledError:
             # The reader has left: Django cancels nothing for any other reason. It matters only
             # where the session did not see the cancellation itself.
-            self.disconnected("Django cancelled the response")
+            self._lost("Django cancelled the response")
             raise
         raise StopAsyncIteration
 
@@ -185,10 +197,11 @@ class AsyncContent(Content):
             self._close_unstreamed()
         else:
             self._close_streamed(self._loop)
+        self._scope.stay()
 
     def _close_streamed(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.session.sealed is None:
-            self.session.disconnected(CLOSED)
+            self._lost(CLOSED)
             with contextlib.suppress(RuntimeError):  # closed: the session has ended by itself
                 loop.call_soon_threadsafe(self._leave)
 
@@ -254,6 +267,7 @@ class SyncContent(BlockingContent):
         self._scope.finish()
         if self.session.sealed is None:
             self.session.close()
+        self._scope.stay()
 
 
 class LoopContent(BlockingContent):
@@ -318,3 +332,4 @@ class LoopContent(BlockingContent):
         if self._open:
             with contextlib.suppress(TimeoutError, LedgerError):
                 self._run(self.aclose()).result(self._close_timeout)
+        self._scope.stay()

@@ -146,9 +146,10 @@ class Kept(Content):
 
     def _cut_off(self) -> None:
         """A reader that takes nothing is given up, on whatever connection he is by now."""
-        stalled = self._scope.stalled
-        if self.session.cause is Cause.CONSUMER_STALLED and stalled and not self.superseded:
-            stalled()
+        cause = self.session.cause
+        told = None if cause is None or self.superseded else self._scope.told.get(cause)
+        if told is not None:
+            told()
 
     # -- leaving -----------------------------------------------------------------------------------
 
@@ -204,7 +205,7 @@ class KeptAsyncContent(Kept, AsyncContent):
         await self.leave()
 
     def _close_streamed(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.disconnected(CLOSED)
+        self._lost(CLOSED)
         with contextlib.suppress(RuntimeError):  # closed: the session has ended by itself
             loop.call_soon_threadsafe(self._leave)
 

@@ -14,6 +14,7 @@ from streamguard_core.ledger import check_ledger
 from streamguard_core.limits import check_seconds
 from streamguard_core.policies import as_policy, cancel
 from streamguard_core.price import check_pricer
+from streamguard_core.shutdown import DEFAULT_FLUSH, DEFAULT_GRACE
 from streamguard_django.resume import OPTIONS, Resume
 
 
@@ -125,6 +126,15 @@ def _seconds_or_none(value: Any) -> float | None:
     return None if value is None else _seconds(value)
 
 
+def _patience(value: Any) -> float:
+    """Seconds, of which there may be none."""
+    return 0.0 if value == 0 and not isinstance(value, bool) else _seconds(value)
+
+
+def _patience_or_none(value: Any) -> float | None:
+    return None if value is None else _patience(value)
+
+
 _CALLABLE_HINT: Final = 'a function, or its dotted path such as "project.receipts.keep"'
 
 KEYS: Final[dict[str, Key]] = {
@@ -166,5 +176,11 @@ KEYS: Final[dict[str, Key]] = {
     "MIRROR": Key(True, _flag, "True or False"),
     "WATCH_SOCKET": Key(True, _flag, "True or False"),
     "CLOSE_TIMEOUT": Key(5.0, _seconds, "a positive number of seconds"),
+    "SHUTDOWN_GRACE": Key(
+        DEFAULT_GRACE,
+        _patience_or_none,
+        "a number of seconds, 0 to cut at once, or None for no signal handler",
+    ),
+    "SHUTDOWN_FLUSH": Key(DEFAULT_FLUSH, _patience, "a number of seconds, 0 for no wait"),
 }
 """Every key that `STREAMGUARD` may have; `docs/django.md` has the same table."""

@@ -10,9 +10,10 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import FileResponse
 
-from streamguard_core import use_scope
+from streamguard_core import Cause, use_scope
 from streamguard_django.conf import option
 from streamguard_django.content import AsIs, Content
+from streamguard_django.deploys import deploys
 from streamguard_django.guarding import content_of, is_asgi
 from streamguard_django.scope import RequestScope
 from streamguard_django.watching import SocketWatcher, socket_of
@@ -41,6 +42,7 @@ class StreamGuardMiddleware:
         self.get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         self._watcher = SocketWatcher()
+        deploys.loaded()
         if self._is_async:
             markcoroutinefunction(self)
 
@@ -57,17 +59,20 @@ class StreamGuardMiddleware:
         finally:
             if not scope.streaming:
                 scope.finish()
+                scope.stay()
 
     async def _answer(self, request: Any, scope: RequestScope) -> Any:
         answering: Awaitable[Any] = self.get_response(request)
         with use_scope(scope):
             try:
-                response = await answering
+                return _guarded(await answering, request, scope)
             except asyncio.CancelledError:
                 # Django cancels a view for its reader's leaving and for nothing else.
                 scope.disconnected("Django cancelled the view")
                 raise
-            return _guarded(response, request, scope)
+            finally:
+                if not scope.streaming:
+                    scope.hand_over()
 
     def _scope_of(self, request: Any) -> RequestScope:
         asgi = is_asgi(request)
@@ -78,7 +83,12 @@ class StreamGuardMiddleware:
         scope = RequestScope(request, asgi=asgi)
         connection = None if asgi else socket_of(request.environ)
         if connection is not None and option("WATCH_SOCKET"):
-            scope.watch = lambda: self._watcher.watch(connection, scope)
+            watcher = self._watcher
+            scope.watch = lambda: watcher.watch(connection, scope)
+            scope.told = {
+                Cause.CONSUMER_STALLED: lambda: watcher.break_off(connection, scope),
+                Cause.SHUTDOWN: lambda: watcher.break_off_soon(connection, scope),
+            }
         return scope
 
 

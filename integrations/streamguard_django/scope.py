@@ -27,7 +27,9 @@ from streamguard_core import (
 )
 from streamguard_core.cancellation import cause_of
 from streamguard_core.late import Late
+from streamguard_core.shutdown import until_durable, until_durable_sync
 from streamguard_django.conf import option
+from streamguard_django.deploys import deploys
 from streamguard_django.resume import Resuming
 from streamguard_django.signals import stream_sealed
 
@@ -52,6 +54,7 @@ class RequestScope(Scope):
         super().__init__(
             ledger=option("LEDGER"), prices=option("PRICES"), observers=(self.noticed,)
         )
+        self.shutdown = deploys.serving()
         self.request = request
         self.asgi = asgi
         self.sessions: list[Session] = []
@@ -60,10 +63,11 @@ class RequestScope(Scope):
         """Called once, when there is something that its reader's leaving should end; returns its undo."""
         self.watched = False
         """The reader's leaving is seen without writing to him."""
-        self.stalled: Callable[[], None] | None = None
-        """Called when a stream was cut off because its reader does not take what is sent."""
+        self.told: Mapping[Cause, Callable[[], None]] = {}
+        """Called when a stream is cut off, by its cause: for adapters that break connections off."""
         self.over = False
         """The request has ended: Django has closed the response."""
+        self._handed_over = False
         self.abandoned = False
         """The server has given the request up: nobody is left to be sent anything."""
         self.resuming: Resuming | None = None
@@ -100,6 +104,8 @@ class RequestScope(Scope):
             self.sessions.append(member)
         if isinstance(member, StreamSession | SyncStreamSession | RecordedStream):
             self._streams.append(member)
+            if self.shutdown is not None:
+                self.shutdown.add(self)
         super().add(member)
         watch, self.watch = self.watch, None
         if watch is not None:
@@ -127,29 +133,58 @@ class RequestScope(Scope):
         unwatch, self._unwatch = self._unwatch, None
         if unwatch is not None:
             unwatch()
+        self.hand_over()
+
+    def hand_over(self) -> None:
+        """Nothing is begun any more here. A process that goes stays for what is not durable yet."""
+        self._handed_over = True
+        if self.shutdown is not None:
+            self.shutdown.release(self, self._streams)
+
+    def stay(self) -> None:
+        """In the thread that ends the request: when the process goes, it ends when its receipts are durable.
+
+        On a loop nothing may block; there it is `close()` that waits.
+        """
+        if self.shutdown is None or not self.shutdown.begun:
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            until_durable_sync(self._streams, option("CLOSE_TIMEOUT"))
+
+    @property
+    def server_goes(self) -> bool:
+        """A connection that is closed now is closed by the server."""
+        return self.shutdown is not None and self.shutdown.claims_disconnects
 
     def interrupted(self, error: BaseException) -> None:
         """The request ended with `error`: whatever still runs was not ended by its reader (G14)."""
-        self.abandoned = True
+        cause = cause_of(error, self)
+        # A server that goes waits a moment for what it cancels: the reader can be told why.
+        self.abandoned = cause is not Cause.SHUTDOWN
         if self.gone is not None:
             return
         detail = f"the request ended with {type(error).__name__}"
         for stream in self._streams:
             if stream.cause is None and stream in self.members:
-                stream.terminate(cause_of(error, self), detail)
+                stream.terminate(cause, detail)
         if self._carried is not None:
-            self._carried.terminate(cause_of(error, self), detail)
+            self._carried.terminate(cause, detail)
 
     # -- who is told -------------------------------------------------------------------------------
 
     def noticed(self, notice: Notice) -> None:
         """An observer of every stream of this request, in whatever thread it is sealed."""
         if isinstance(notice, CutOff):
-            if notice.signal.cause is Cause.CONSUMER_STALLED and self.stalled is not None:
-                self.stalled()
+            told = self.told.get(notice.signal.cause)
+            if told is not None:
+                told()
             return
         if not isinstance(notice, Sealed):
             return
+        if self._handed_over:
+            self.hand_over()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -209,6 +244,8 @@ class RequestScope(Scope):
             if isinstance(session, StreamSession) and session.sealed is None:
                 with suppress(Exception):  # a ledger's failure is logged by the session
                     await session.aclose()
+        if self.shutdown is not None and self.shutdown.begun:
+            await until_durable(self._streams)
         await self._late.all_done()
 
 

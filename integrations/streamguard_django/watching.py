@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from streamguard_core.shutdown import LAST_SEND
 from streamguard_django.scope import RequestScope, in_thread
 
 #: The names under which servers show a request's socket.
@@ -56,6 +59,19 @@ class SocketWatcher:
         scope.watched = True
         return lambda: self._forget(number, scope)
 
+    def break_off(self, connection: Any, scope: RequestScope) -> None:
+        """End a connection whose reader takes nothing: the server's blocked write fails. Never a later request's."""
+        # `scope.finish()` takes the lock, too, before the server goes on with the connection.
+        with self._lock:
+            if not scope.over:
+                _end(connection)
+
+    def break_off_soon(self, connection: Any, scope: RequestScope) -> None:
+        """The same when a reader has had his moment: a server that goes does not wait for him."""
+        timer = threading.Timer(LAST_SEND, self.break_off, (connection, scope))
+        timer.daemon = True
+        timer.start()
+
     def _begin(self) -> None:
         """After a fork there is no thread, and what the parent watched is not ours."""
         if self._poll is not None and self._pid == os.getpid():
@@ -91,3 +107,9 @@ class SocketWatcher:
 
 def _nothing() -> None:
     """The undo of a watch that was not begun."""
+
+
+def _end(connection: Any) -> None:
+    """A TLS connection too, from below: its own shutdown would touch what another thread writes with."""
+    with contextlib.suppress(OSError):  # the server has closed it already
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -34,6 +34,24 @@ def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
     return timeless
 
 
+class Lifespan:
+    """A server's lifespan, message by message."""
+
+    def __init__(self, app: Any) -> None:
+        self.messages: asyncio.Queue[Any] = asyncio.Queue()
+        self.sent: list[str] = []
+        self.task = asyncio.create_task(app({"type": "lifespan"}, self.messages.get, self.send))
+
+    async def send(self, message: Any) -> None:
+        """The server's `send`."""
+        self.sent.append(message["type"])
+
+    async def say(self, what: str) -> None:
+        """Tell the application, and wait for its answer."""
+        self.messages.put_nowait({"type": f"lifespan.{what}"})
+        await eventually(lambda: f"lifespan.{what}.complete" in self.sent)
+
+
 async def eventually(condition: Callable[[], Any]) -> None:
     """Let the loop turn until `condition` holds; bounded in real time, also where the loop's is virtual."""
     give_up = time.monotonic() + BOUND

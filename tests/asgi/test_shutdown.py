@@ -13,7 +13,7 @@ from streamguard_asgi import GuardedResponse, StreamGuardMiddleware
 from streamguard_core import Cause, Receipt, Shutdown, drain
 
 from ..core.signals import SlowLedger  # noqa: TID252 - what is durable when the test says so, for all tests of shutdown
-from .driver import Engine, Server, eventually
+from .driver import Engine, Lifespan, Server, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -123,24 +123,6 @@ async def test_the_request_lasts_until_its_receipt_is_durable() -> None:
         assert not server.task.done()
         ledger.writing[0].set_result(None)
         await server.ended()
-
-
-class Lifespan:
-    """A server's lifespan, message by message."""
-
-    def __init__(self, app: Any) -> None:
-        self.messages: asyncio.Queue[Any] = asyncio.Queue()
-        self.sent: list[str] = []
-        self.task = asyncio.create_task(app({"type": "lifespan"}, self.messages.get, self.send))
-
-    async def send(self, message: Any) -> None:
-        """The server's `send`."""
-        self.sent.append(message["type"])
-
-    async def say(self, what: str) -> None:
-        """Tell the application, and wait for its answer."""
-        self.messages.put_nowait({"type": f"lifespan.{what}"})
-        await eventually(lambda: f"lifespan.{what}.complete" in self.sent)
 
 
 async def test_the_lifespan_installs_waits_and_takes_back() -> None:

@@ -10,12 +10,14 @@ import pytest
 from streamguard_core import (
     Cause,
     Scope,
+    Shutdown,
     StreamSession,
     UsageError,
     current_scope,
     use_scope,
 )
 from streamguard_core.scope import enter_scope, leave_scope
+from streamguard_core.shutdown import DETAIL
 from streamguard_core.testing import hang, scripted_iterator
 
 
@@ -43,6 +45,19 @@ def test_every_member_hears_the_disconnect_once() -> None:
     scope.disconnected("left again")
     assert [member.told for member in members] == [["disconnected left"]] * 2
     assert scope.gone == "left"
+
+
+def test_a_disconnect_in_the_moment_of_a_shutdown_is_the_servers() -> None:
+    """P21: servers close connections when they go; members are ended for that, and hear of the reader afterwards."""
+    scope, member, late = Scope(), Member(), Member()
+    scope.shutdown = Shutdown()
+    scope.add(member)
+    scope.shutdown.cut()
+    scope.disconnected("left")
+    scope.add(late)
+    ended = f"SHUTDOWN {DETAIL}"
+    assert member.told == [ended, "disconnected left"]
+    assert late.told == [ended]
 
 
 def test_whoever_joins_after_the_reader_left_is_ended_at_once() -> None:

@@ -24,6 +24,7 @@ from streamguard_core import (
     drain,
 )
 from streamguard_core import shutdown as module
+from streamguard_core.shutdown import until_durable, until_durable_sync
 
 from .signals import BOUND, SlowLedger, Stream
 
@@ -213,6 +214,44 @@ class TestDurable:
             stream.ended()
             shutdown.hold(stream)
         assert shutdown.live == 0
+
+    def test_a_scope_hands_its_streams_over(self) -> None:
+        """What is durable is forgotten, what is not is known by itself; saying so again changes nothing."""
+        shutdown, scope, slow = Shutdown(), Scope(), SlowLedger()
+        streams = [RecordedStream(ledger=each) for each in (slow, MemoryLedger(), None, slow)]
+        for stream in streams:
+            stream.start()
+        shutdown.add(scope)
+        shutdown.release(scope, streams)
+        known = [shutdown.live]
+        for stream in streams[:3]:
+            stream.ended()
+            shutdown.release(scope, streams)
+            known.append(shutdown.live)
+        assert known == [4, 4, 3, 2]
+        slow.writing[0].set_result(None)
+        assert shutdown.live == 1
+        shutdown.cut()
+        assert streams[3].cause is Cause.SHUTDOWN
+
+    async def test_waiting_for_what_is_being_written(self) -> None:
+        """Only receipts that are on their way are waited for; one that could not be written is over, too."""
+        ledger = SlowLedger()
+        streams = [RecordedStream(ledger=each) for each in (ledger, ledger, None)]
+        for stream in streams:
+            stream.start()
+        await until_durable(streams)
+        until_durable_sync(streams, BOUND)
+        streams[0].ended()
+        streams[1].ended()
+        until_durable_sync(streams, 0)
+        waiting = asyncio.create_task(until_durable(streams))
+        ledger.writing[0].set_result(None)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        ledger.writing[1].set_exception(OSError("the disk is full"))
+        await waiting
+        until_durable_sync(streams, BOUND)
 
     def test_a_live_stream_is_known_as_long_as_it_exists(self) -> None:
         """A call that outlives its request is ended by the cut."""

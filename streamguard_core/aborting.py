@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamguard_asgi._starlette import Send
+from streamguard_core.lifespan import Send
 
 
 def abort(send: Send | None) -> None:

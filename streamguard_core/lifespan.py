@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from streamguard_asgi._starlette import ASGIApp, ASGIScope, Message, Receive, Send
-from streamguard_core import Shutdown
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+from streamguard_core.receive import Message, Receive
+from streamguard_core.shutdown import Shutdown
+
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 async def live(
-    app: ASGIApp, shutdown: Shutdown, scope: ASGIScope, receive: Receive, send: Send
+    app: App, shutdown: Shutdown, scope: MutableMapping[str, Any], receive: Receive, send: Send
 ) -> None:
     """Run the application's lifespan, and see what the server says in it.
 
@@ -33,3 +39,11 @@ async def live(
             shutdown.uninstall()
 
     await app(scope, received, sent)
+
+
+async def plain(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    """The lifespan of an application that has none of its own, and would raise at being asked."""
+    for what in ("startup", "shutdown"):
+        message = await receive()
+        assert message["type"] == f"lifespan.{what}", message["type"]
+        await send({"type": f"lifespan.{what}.complete"})
