@@ -22,7 +22,8 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Mount, Route
 
-from bench.served import HEADERS, asked, tokens
+from bench.served import HEADERS, asked, cpu, tokens
+from bench.web import django_app
 from streamguard_asgi import StreamGuardMiddleware, guard_stream
 from streamguard_core import Receipt, StreamSession
 
@@ -144,7 +145,7 @@ ROUTES: Final = [
 
 
 class Application:
-    """Plain below `/`, under the middleware below `/under/`; and `/state` says how the process is.
+    """Plain below `/`, under the middleware below `/under/`; `/state` says how the process is, `/cpu` what it took.
 
     Args:
         consumer_stall: the middleware's.
@@ -153,6 +154,7 @@ class Application:
     def __init__(self, consumer_stall: float | None = None) -> None:
         self.causes: Counter[str] = Counter()
         self._plain = Starlette(routes=ROUTES)
+        self._django = django_app.applications()
         self._under = StreamGuardMiddleware(
             Starlette(routes=ROUTES), on_receipt=self._count, consumer_stall=consumer_stall
         )
@@ -167,6 +169,11 @@ class Application:
         path: str = scope.get("path", "")
         if path == "/state":
             await self._state(send)
+        elif path == "/cpu":
+            await cpu(scope, receive, send)
+        elif path.startswith("/django/"):
+            mount, _, rest = path.rpartition("/")
+            await self._django[mount](dict(scope, path=f"/{rest}"), receive, send)
         elif path == "/each":
             await each(scope, receive, send)
         elif path.startswith("/under/"):
@@ -190,7 +197,8 @@ def measured() -> dict[str, Any]:
         "allocated": tracemalloc.get_traced_memory()[0],
         "tasks": len(asyncio.all_tasks()),
         "sockets": sum(map(_is_socket, Path("/proc/self/fd").iterdir())),
-        "sessions": sum(isinstance(each, StreamSession) for each in gc.get_objects()),
+        # By type: to ask a lazy object for its class may make it.
+        "sessions": sum(issubclass(type(each), StreamSession) for each in gc.get_objects()),
     }
 
 

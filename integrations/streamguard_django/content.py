@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 from asgiref.sync import async_to_sync
@@ -128,7 +128,10 @@ class AsyncContent(Content):
         self._ping = ping if form.ping else None
         self._chunkwise = chunkwise
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._chunks: AsyncIterator[Any] | None = None
+        self._step: Callable[[], Awaitable[Any]] | None = None
+        """Asks for the next chunk, or the next that are ready together; None where there are keep-alives."""
+        self._is_made = chunkwise and source is not None and isinstance(form, AsIs)
+        """The source has made bytes of its items already, and nothing is put around them."""
         self._reading: asyncio.Task[bytes] | None = None
         self._closed = False
 
@@ -140,7 +143,16 @@ class AsyncContent(Content):
             if self._loop is None:
                 await self._begin()
             while not self._ended:
-                body = await self._next()
+                # Written out here for the common case: each coroutine more is what a chunk would cost.
+                if (step := self._step) is None:
+                    body = await self._read_or_ping()
+                else:
+                    try:
+                        chunk = await step()
+                    except StopAsyncIteration:
+                        body = self._end()
+                    else:
+                        body = chunk if self._is_made else self._encoded(chunk)
                 if body:
                     return body
         except asyncio.CancelledError:
@@ -154,15 +166,10 @@ class AsyncContent(Content):
         self._loop = asyncio.get_running_loop()
         await _open(self.session, self._scope)
         if self._ping is None:
-            self._chunks = aiter(self.session) if self._chunkwise else self.session.batches()
+            chunks = aiter(self.session) if self._chunkwise else self.session.batches()
+            self._step = chunks.__anext__
 
-    async def _next(self) -> bytes:
-        if self._chunks is None:
-            return await self._read_or_ping()
-        try:
-            chunk = await self._chunks.__anext__()
-        except StopAsyncIteration:
-            return self._end()
+    def _encoded(self, chunk: Any) -> bytes:
         return self._form.encode((chunk,) if self._chunkwise else chunk)
 
     async def _read_or_ping(self) -> bytes:

@@ -196,9 +196,6 @@ class KeptAsyncContent(Kept, AsyncContent):
     async def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
 
-    async def _next(self) -> bytes:
-        return await self._read_or_ping()
-
     async def aclose(self) -> None:
         """Nobody reads on over this connection."""
         self._closed = self._ended = True
