@@ -60,6 +60,7 @@ class SessionBase(SessionTerms):
         "_closing",
         "_drive",
         "_gates",
+        "_goes_on",
         "_ledger",
         "_observers",
         "_open_written",
@@ -115,6 +116,8 @@ class SessionBase(SessionTerms):
         self._opening: Future[None] | None = None
         self._closing: Future[None] | None = None
         self._open_written = False
+        self._goes_on = False
+        """It goes on with a stream whose OPEN record is written already."""
         self._sealed: Receipt | None = None
         if producer is not None:
             self._set_producer(producer)
@@ -291,7 +294,7 @@ class SessionBase(SessionTerms):
             max_tokens=about.max_tokens,
             tags=about.tags,
         )
-        if self._ledger is not None:
+        if self._ledger is not None and not self._goes_on:
             self._opening = _begin(self._ledger.append_open, record)
         self._observers.notify(Opened(record))
 

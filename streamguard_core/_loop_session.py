@@ -192,7 +192,8 @@ class LoopSession(SessionBase):
         await self.aclose()
 
     def __del__(self) -> None:
-        if getattr(self, "_open_written", False) and self._sealed is None:
+        begun = getattr(self, "_open_written", False) or getattr(self, "_goes_on", False)
+        if begun and self._sealed is None:
             warnings.warn(
                 f"{self!r} was dropped without being closed; use `async with`, or read it to its end",
                 ResourceWarning,

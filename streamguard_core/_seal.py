@@ -34,6 +34,17 @@ class Description(msgspec.Struct, kw_only=True, gc=False):
     """The row that was used: to decide on a disconnect, or to say what a cut has prevented."""
 
 
+def take_over(about: Description, before: Description) -> None:
+    """A stream goes on under the same name: what was said of it `before` holds where nothing else was said since."""
+    about.stream_id, about.opened_us = before.stream_id, before.opened_us
+    for name in ("model", "provider", "request_id", "max_tokens"):
+        if getattr(about, name) is None:
+            setattr(about, name, getattr(before, name))
+    about.tags = {**before.tags, **about.tags}
+    about.attempts = before.attempts + about.attempts
+    about.attempts_beyond += before.attempts_beyond
+
+
 def heed_attempts(protocol: StreamProtocol, about: Description) -> None:
     """What the producer did not say itself, the calls to the provider have: its usage, its finish, its names.
 

@@ -56,6 +56,14 @@ class SessionTerms:
         self._terms = Terms(rule, given) if told else None
         return policy.unknown if isinstance(policy, ByProvider) else policy
 
+    def _agree_as(self, before: SessionTerms) -> None:
+        """What a stream that goes on here was told of its row, where nothing else was said since."""
+        given = None if before._terms is None else before._terms.given
+        if self._terms is None:
+            self._terms = None if given is None else Terms(None, given)
+        elif self._terms.given is None:
+            self._terms.given = given
+
     def _policies(self) -> tuple[DisconnectPolicy, ...]:
         """All that a disconnect may turn into."""
         rule = None if self._terms is None else self._terms.rule

@@ -9,8 +9,10 @@ from typing import Unpack
 
 from streamguard_core._base import SessionBase, _nothing
 from streamguard_core._lifecycle import CLOSE_PRODUCER, SEAL, WAKE_CONSUMER
+from streamguard_core._seal import take_over
 from streamguard_core.causes import Cause
 from streamguard_core.options import SessionOptions
+from streamguard_core.receipt import Receipt
 from streamguard_core.statistics import Statistics
 from streamguard_core.transitions import DRAINED
 
@@ -37,13 +39,15 @@ class RecordedStream(SessionBase):
         (<Cause.COMPLETED: 'COMPLETED'>, 2)
     """
 
-    __slots__ = ("_lock", "_noted", "_started", "carried", "catch_up", "held")
+    __slots__ = ("_heir", "_lock", "_noted", "_started", "carried", "catch_up", "held")
 
     def __init__(self, **options: Unpack[SessionOptions]) -> None:
         super().__init__(None, **options)
         # Reentrant: what is closed at the cutoff reports back.
         self._lock = threading.RLock()
         self._started = False
+        self._heir: SessionBase | None = None
+        """The session that goes on with this stream."""
         self._noted = 0
         self.carried: Callable[[], int] = int
         """How many chunks went past besides those that `passed()` was told of. Whoever carries them in one
@@ -84,6 +88,56 @@ class RecordedStream(SessionBase):
             for _ in range(chunks):
                 self._pass_one(instant)
             self._perform()
+
+    def hand_over(self, session: SessionBase) -> bool:
+        """Let a session that has not begun go on with this stream, and carry what somebody else moved until now.
+
+        It has this stream's id, OPEN record, ledger and calls to providers, and seals the one receipt. What those
+        calls tell this stream from now on they tell the session; who ends this one ends nothing.
+
+        Args:
+            session: its own tags, model and prices win over what was said here.
+
+        Returns:
+            False where this stream was not started, has ended or was handed over, or the session has begun or ended.
+        """
+        with self._lock:
+            live = self._started and self._protocol.live and self._heir is None
+            if not live or session._open_written or session._goes_on or session.cause is not None:
+                return False
+            take_over(session._about, self._about)
+            session._agree_as(self)
+            session._ledger, session._opening, session._goes_on = self._ledger, self._opening, True
+            session._prices = session._prices or self._prices
+            closers, self._closers = self._closers or [], None
+            # The same list: what is taken back from it is taken back from the session.
+            closers += session._closers or ()
+            session._closers = closers
+            self._about, self._heir = session._about, session
+        return True
+
+    @property
+    def cause(self) -> Cause | None:
+        """The terminal cause, once it is fixed; the session's, where one goes on with this stream."""
+        return super().cause if self._heir is None else self._heir.cause
+
+    @property
+    def sealed(self) -> Receipt | None:
+        """The receipt, once it exists; the session's, where one goes on with this stream."""
+        return super().sealed if self._heir is None else self._heir.sealed
+
+    def connected(self) -> None:
+        """The provider's connection stands."""
+        if self._heir is None:
+            super().connected()
+        else:
+            self._heir.connected()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` at the cutoff, in the same step; at once when that has passed. Returns its undo."""
+        if self._heir is None:
+            return super().on_close(callback)
+        return self._heir.on_close(callback)
 
     def statistics(self) -> Statistics:
         """A frozen snapshot of the counters and states."""
@@ -154,7 +208,7 @@ class RecordedStream(SessionBase):
 
     def _apply(self, step: Callable[[int], object]) -> None:
         with self._lock:
-            if self._sealed is None:
+            if self._sealed is None and self._heir is None:
                 self._note()
                 step(self._clock.monotonic_ns())
                 self._perform()

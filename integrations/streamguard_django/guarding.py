@@ -74,6 +74,9 @@ def content_of(
     """
     content = _content(producer, form, scope, options, make, ping)
     session = content.session
+    if session is not producer and (call := scope.open_call()) is not None:
+        # A session of the application's own has a name already, by which it may be known.
+        scope.go_on(call, session)
     scope.add(session)
     scope.session = scope.session or session
     stream_opened.send_robust(type(session), request=scope.request, session=session)

@@ -111,6 +111,19 @@ class RequestScope(Scope):
         if watch is not None:
             self._unwatch = watch()
 
+    def open_call(self) -> RecordedStream | None:
+        """The call to a provider that the view has opened last, and that is still under way; None without."""
+        for stream in reversed(self._streams):
+            if isinstance(stream, RecordedStream) and stream.cause is None:
+                return stream
+        return None
+
+    def go_on(self, call: RecordedStream, session: Session) -> None:
+        """`session` goes on with the stream that `call` was, if it can: the one receipt is the session's."""
+        if call.hand_over(session):
+            self.discard(call)
+            self._streams.remove(call)
+
     def carry(self, reader: Governed) -> None:
         """This request reads a stream that another one has opened."""
         self._carried = reader
