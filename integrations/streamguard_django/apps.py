@@ -17,6 +17,7 @@ class StreamGuardConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks, and connect the mirror of receipts."""
         from streamguard_django.checks import (  # noqa: PLC0415
+            check_asgi,
             check_middleware,
             check_resume,
             check_settings,
@@ -27,5 +28,6 @@ class StreamGuardConfig(AppConfig):
         register(check_settings, Tags.compatibility)
         register(check_middleware, Tags.compatibility)
         register(check_resume, Tags.compatibility)
+        register(check_asgi, Tags.compatibility, deploy=True)
         self.mirror = Mirror()
         stream_sealed.connect(self.mirror.receive, dispatch_uid="streamguard_django.mirror")
