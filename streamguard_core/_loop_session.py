@@ -155,8 +155,10 @@ class LoopSession(SessionBase):
 
     async def aclose(self) -> None:
         """Nobody reads on. A live stream is left to its policy; one that ends is waited for until its seal."""
-        if self._loop is None and self._protocol.live and not self._open_written:
-            self.terminate(Cause.CLIENT_DISCONNECT, "closed before it was started")
+        if self._loop is None:
+            if self._protocol.live:
+                self.terminate(Cause.CLIENT_DISCONNECT, "closed before it was started")
+            # Nobody has run it, and what was opened before it was given is open still.
             if self._drive in (Drive.ASYNC, Drive.SYNC):
                 await Unread(self._producer).aclose()
             return

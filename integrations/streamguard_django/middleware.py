@@ -61,6 +61,12 @@ class StreamGuardMiddleware:
                 scope.finish()
                 scope.stay()
 
+    def process_exception(self, request: Any, exception: Exception) -> None:
+        """A view raised, and no other middleware has answered for it: its streams end with it."""
+        scope = getattr(request, "streamguard", None)
+        if isinstance(scope, RequestScope):
+            scope.failed(exception)
+
     async def _answer(self, request: Any, scope: RequestScope) -> Any:
         answering: Awaitable[Any] = self.get_response(request)
         with use_scope(scope):

@@ -6,11 +6,11 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.db import close_old_connections
 
 from streamguard_core import (
@@ -25,8 +25,9 @@ from streamguard_core import (
     StreamSession,
     SyncStreamSession,
 )
-from streamguard_core.cancellation import cause_of
+from streamguard_core.cancellation import cause_of, cause_of_failure
 from streamguard_core.late import Late
+from streamguard_core.shielding import finish
 from streamguard_core.shutdown import until_durable, until_durable_sync
 from streamguard_django.conf import option
 from streamguard_django.deploys import deploys
@@ -179,11 +180,34 @@ class RequestScope(Scope):
         if self.gone is not None:
             return
         detail = f"the request ended with {type(error).__name__}"
-        for stream in self._streams:
-            if stream.cause is None and stream in self.members:
-                stream.terminate(cause, detail)
+        for stream in self._alive():
+            stream.terminate(cause, detail)
         if self._carried is not None:
             self._carried.terminate(cause, detail)
+
+    def failed(self, error: Exception) -> None:
+        """The view raised `error`, and nobody has made a response of it: its streams end with it (G14).
+
+        In the view's thread, or in the one that works for its loop.
+        """
+        # A call that failed and waits for its retry gets none: its failure was the provider's.
+        self.settle()
+        if self.gone is not None:
+            return
+        ended = self._alive()
+        for stream in ended:
+            # The type alone is told: texts may quote prompts.
+            stream.terminate(
+                cause_of_failure(error, stream.attempts), f"the view raised {type(error).__name__}"
+            )
+            if isinstance(stream, SyncStreamSession):
+                stream.close()
+        if sessions := [each for each in ended if isinstance(each, StreamSession)]:
+            async_to_sync(self._close_bounded)(sessions)
+
+    def _alive(self) -> list[Session | RecordedStream]:
+        """This request's streams that nothing has ended, and that no other request carries on."""
+        return [each for each in self._streams if each.cause is None and each in self.members]
 
     # -- who is told -------------------------------------------------------------------------------
 
@@ -253,13 +277,23 @@ class RequestScope(Scope):
 
     async def close(self) -> None:
         """See that every stream ends now, and that everybody is told. The caller bounds it."""
-        for session in self.sessions:
-            if isinstance(session, StreamSession) and session.sealed is None:
-                with suppress(Exception):  # a ledger's failure is logged by the session
-                    await session.aclose()
+        await _close_all(
+            each
+            for each in tuple(self.sessions)
+            if isinstance(each, StreamSession) and each.sealed is None
+        )
         if self.shutdown is not None and self.shutdown.begun:
             await until_durable(self._streams)
         await self._late.all_done()
+
+    async def _close_bounded(self, sessions: list[StreamSession]) -> None:
+        self.keep(await finish(_close_all(sessions), option("CLOSE_TIMEOUT")))
+
+
+async def _close_all(sessions: Iterable[StreamSession]) -> None:
+    for session in sessions:
+        with suppress(Exception):  # a ledger's failure is logged by the session
+            await session.aclose()
 
 
 async def _awaited(answer: Any) -> None:

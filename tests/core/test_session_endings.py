@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -350,3 +350,25 @@ async def test_leave_in_every_way(build: Build) -> None:
         receipt = await built.session.receipt()
         assert receipt.cause is Cause.CLIENT_DISCONNECT, how
         assert built.played.ended == 1
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_what_was_opened_before_a_session_that_never_starts_is_closed(cut: bool) -> None:
+    """Nobody has run it; also where something else has ended the stream before (G10)."""
+    closed: list[str] = []
+
+    async def opened() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            yield "b"
+        finally:
+            closed.append("closed")
+
+    source = opened()
+    await anext(source)
+    session = StreamSession(source)
+    if cut:
+        session.cancel()
+    await session.aclose()
+    assert closed == ["closed"]
+    assert session.cause is (Cause.USER_CANCEL if cut else Cause.CLIENT_DISCONNECT)
