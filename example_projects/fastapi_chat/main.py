@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
-from streamguard_asgi import Resume, StreamGuardMiddleware, guard_stream
+from streamguard_asgi import Acknowledge, Resume, StreamGuardMiddleware, guard_stream
 from streamguard_core import Deadlines, Ledger
 from streamguard_ledger import read_receipt
 
@@ -59,7 +59,7 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path, window: float = 
     """
     app = FastAPI(title="StreamGuard chat")
     statistics = Statistics()
-    resume = Resume(window=window)
+    resume, acknowledge = Resume(window=window), Acknowledge()
 
     @app.post("/chat")
     @guard_stream(
@@ -69,13 +69,15 @@ def make_app(engine: Engine, ledger: Ledger, ledger_path: Path, window: float = 
         deadlines=Deadlines(connect=10, first_token=120, idle=60),
         consumer_stall=30,
         resume=resume,
+        acknowledge=acknowledge,
     )
     async def chat(conversation: Conversation, request: Request) -> Producer:
         statistics.began(request.state.streamguard.sessions[0])
         return engine.ask([message.model_dump() for message in conversation.messages])
 
-    # Stop was pressed: that is authority. A reader who leaves is intent, and needs no request.
-    app.mount("/streams", resume)
+    # Stop was pressed: that is authority. A reader who leaves is intent, and needs no request. The page's own reader
+    # is served here, too, and says what it has got.
+    app.mount("/streams", acknowledge)
 
     @app.get("/statistics")
     def counted() -> dict[str, Any]:

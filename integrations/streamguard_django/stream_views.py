@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 from django.http import HttpResponse
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_POST, require_safe
 
+from streamguard_core.page import reader_script
 from streamguard_core.replay import ResumeError
 from streamguard_django.conf import option
 from streamguard_django.guarding import loop_of
@@ -28,6 +29,16 @@ def stop(request: Any, stream_id: str) -> HttpResponse:
             before the colon in the ids of its events, which names the process as well.
     """
     return _answered(request, lambda resume, owner: resume.stop_of(stream_id, owner))
+
+
+@require_safe
+def reader_js(request: Any) -> HttpResponse:
+    """The reader for pages, `import { read } from "/streams/reader.js"`: comes back, and stops.
+
+    Args:
+        request: a GET.
+    """
+    return HttpResponse(reader_script(), content_type="text/javascript")
 
 
 def refused(error: ResumeError) -> HttpResponse:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from django.urls import path
 
-from streamguard_django.stream_views import stop
+from streamguard_django.stream_views import reader_js, stop
 
 app_name = "streamguard"
 
-urlpatterns = [path("<str:stream_id>/stop", stop, name="stop")]
+urlpatterns = [
+    path("reader.js", reader_js, name="reader"),
+    path("<str:stream_id>/stop", stop, name="stop"),
+]

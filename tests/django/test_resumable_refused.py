@@ -119,6 +119,16 @@ async def test_stopping_while_the_reader_is_away() -> None:
         assert eos(await rig.get(last).run())["cause"] == "USER_CANCEL"
 
 
+async def test_the_reader_for_pages_is_served() -> None:
+    """Beside the stop, as a module."""
+    rig = Rig()
+    with resuming(rig.view) as made:
+        rig.app = made.asgi()
+        server = await rig.get(None, "/streams/reader.js").run()
+    assert (server.status, server.headers["content-type"]) == (200, "text/javascript")
+    assert "export function read(" in server.text
+
+
 async def test_a_stop_is_a_post() -> None:
     """A link, which anybody may make a browser follow, stops nothing."""
     rig = Rig()

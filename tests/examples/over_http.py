@@ -135,7 +135,7 @@ class ChatOverHTTP:
         async with httpx.AsyncClient(base_url=chat.url) as http:
             parts = [
                 (await http.get(path)).text
-                for path in ("/", "/chat.js", "/reading.js", "/style.css")
+                for path in ("/", "/chat.js", "/reading.js", "/streams/reader.js", "/style.css")
             ]
             refused = await http.post("/chat", json=QUESTION, headers={"host": "evil.example"})
         assert "streamguard-stream-id" in "".join(parts)

@@ -1,8 +1,9 @@
 import { readAnswer } from "./reading.js";
+import { read } from "./streams/reader.js";
 
 const $ = (id) => document.getElementById(id);
 const messages = [];      // the conversation, as the engine gets it
-let answer = null;        // the one that is being read: { aborter, streamId, place, text, state, stopping }
+let answer = null;        // the one that is being read: { reader, streamId, place, text, state, stopping }
 const PATIENCE = 30000;   // ms to come back to an answer whose connection broke
 
 function make(tag, className, text) {
@@ -43,24 +44,23 @@ async function run(mine) {
   const said = turn.firstChild;
   const live = make("div", "live");
   turn.append(live);
-  Object.assign(mine, { aborter: new AbortController(), since: performance.now(), pieces: 0, state: "connecting" });
+  const reader = read("chat", {
+    body: { messages: messages.slice(-100) },
+    streams: "streams",
+    place: mine.place,
+    patience: PATIENCE,
+    opened(streamId) { mine.streamId = streamId; mine.state = mine.text ? "typing" : "thinking"; },
+    lost(tries) { mine.state = "lost"; mine.tries = tries; },
+  });
+  Object.assign(mine, { reader, since: performance.now(), pieces: 0, state: "connecting" });
   answer = mine;
   showButton();
   const watch = setInterval(() => { live.textContent = progress(mine); }, 100);
-  const { eos, problem } = await readAnswer("chat", { messages: messages.slice(-100) }, {
-    place: mine.place,
-    patience: PATIENCE,
-    signal: mine.aborter.signal,
-    tell: {
-      opened(streamId) { mine.streamId = streamId; mine.state = mine.text ? "typing" : "thinking"; },
-      text(piece) {
-        if (!mine.pieces++) mine.first = performance.now();
-        mine.state = "typing";
-        mine.text += piece;
-        following(() => { said.textContent = mine.text; });
-      },
-      lost(tries) { mine.state = "lost"; mine.tries = tries; },
-    },
+  const { eos, problem } = await readAnswer(reader, (piece) => {
+    if (!mine.pieces++) mine.first = performance.now();
+    mine.state = "typing";
+    mine.text += piece;
+    following(() => { said.textContent = mine.text; });
   });
   clearInterval(watch);
   live.remove();
@@ -104,15 +104,7 @@ async function stop() {
   if (!mine || mine.stopping) return;
   mine.stopping = true;
   showButton();
-  let told = false;
-  try {
-    if (mine.streamId) {
-      const path = `streams/${encodeURIComponent(mine.streamId)}/stop`;
-      told = (await fetch(path, { method: "POST", signal: AbortSignal.timeout(2000) })).ok;
-    }
-  } catch { /* not told */ }
-  // An end that has been said comes over the connection that is open, if there is one.
-  if (!told || mine.state === "lost") mine.aborter.abort();
+  await mine.reader.stop();
 }
 
 // -- a reload --------------------------------------------------------------------------------------
