@@ -125,7 +125,7 @@ async def test_the_reader_for_pages_is_served() -> None:
     with resuming(rig.view) as made:
         rig.app = made.asgi()
         server = await rig.get(None, "/streams/reader.js").run()
-    assert (server.status, server.headers["content-type"]) == (200, "text/javascript")
+    assert (server.status, server.headers["Content-Type"]) == (200, "text/javascript")
     assert "export function read(" in server.text
 
 
