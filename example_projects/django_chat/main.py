@@ -99,10 +99,7 @@ def serve_asgi(listener: socket.socket) -> None:
     import uvicorn  # noqa: PLC0415 - the other way needs none
 
     config = uvicorn.Config(
-        "chat_site.asgi:application",
-        log_level="warning",
-        lifespan="off",
-        timeout_graceful_shutdown=5,
+        "chat_site.asgi:application", log_level="warning", timeout_graceful_shutdown=5
     )
     # uvicorn raises the signal again when it has shut down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -123,6 +120,9 @@ def serve_wsgi(listener: socket.socket) -> None:
         "graceful_timeout": 5,
         "loglevel": "warning",
         "control_socket_disable": True,
+        # Ctrl-C reaches all of them. For gunicorn that means to drop what runs; here it means to end it in order.
+        "when_ready": lambda _: signal.signal(signal.SIGINT, _as_sigterm),
+        "post_worker_init": lambda _: signal.signal(signal.SIGINT, signal.SIG_IGN),
     }
 
     class Chat(BaseApplication):  # type: ignore[misc]
@@ -138,6 +138,10 @@ def serve_wsgi(listener: socket.socket) -> None:
             return application
 
     Chat().run()
+
+
+def _as_sigterm(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:

@@ -201,10 +201,11 @@ def test_a_server_that_is_gone(site: Site, page: Any, tmp_path: Path) -> None:
         assert chat.text("#button") == "Send"
 
 
-def test_a_server_that_is_stopped(page: Any, tmp_path: Path) -> None:
+@EVERYWHERE
+def test_a_server_that_is_stopped(site: Site, page: Any, tmp_path: Path) -> None:
     """Ctrl-C in the middle of an answer: the reader is told, the engine is let go, the receipt says SHUTDOWN."""
     with run_engine(interval=0.02, answer_tokens=NEVER) as engine:
-        with FASTAPI.serve(tmp_path, "--engine", engine.url, window=60) as server:
+        with site.serve(tmp_path, "--engine", engine.url, window=60) as server:
             chat = Chat(page, engine, tmp_path, server.url)
             chat.open()
             chat.ask_and_read()
