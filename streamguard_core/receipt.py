@@ -82,6 +82,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """False when no connection stood, so that nothing was sent; None where nobody looked."""
     usage: Usage | None = None
     """What this call's provider reported; None when it reported nothing."""
+    run_id: str | None = None
+    """What the application's own framework calls the run that made this call."""
+    parent_run_id: str | None = None
+    """The run within which that run was made."""
     price: Price | None = None
     """What this call cost; filled in at the seal where it is None."""
 

@@ -6,16 +6,20 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from streamguard_core.causes import Cause
 from streamguard_core.ledger import Ledger, check_ledger
 from streamguard_core.observers import Observer
+from streamguard_core.options import SessionOptions
 from streamguard_core.price import Pricer, check_pricer
 from streamguard_core.producers import Report
 from streamguard_core.recorded import RecordedStream
 from streamguard_core.shutdown import DETAIL, Shutdown
 from streamguard_core.termination import Termination
+
+if TYPE_CHECKING:
+    from streamguard_core.generators import NoticesGenerators
 
 
 class Governed(Protocol):
@@ -75,6 +79,11 @@ class Scope:
         """The task in which a server runs this request, where the adapter sees it."""
 
     @property
+    def generators(self) -> NoticesGenerators | None:
+        """Who is told of the async generators that are begun in this scope, where an adapter closes them."""
+        return None
+
+    @property
     def closed(self) -> bool:
         """Nothing may be begun here any more: the reader has left, or everything was ended."""
         return self.gone is not None or self.ended is not None
@@ -88,16 +97,24 @@ class Scope:
         termination: Termination | None = None,
     ) -> RecordedStream:
         """A stream for a provider call outside of any session, not yet started."""
-        return RecordedStream(
-            model=model,
-            provider=provider,
-            max_tokens=max_tokens,
-            termination=termination,
-            tags=self._tags,
-            ledger=self.ledger,
-            prices=self.prices,
-            observers=self._observers,
-        )
+        options: SessionOptions = {
+            **self.options,
+            "model": model,
+            "provider": provider,
+            "max_tokens": max_tokens,
+            "termination": termination,
+        }
+        return RecordedStream(**options)
+
+    @property
+    def options(self) -> SessionOptions:
+        """What streams have in this scope that bring nothing of their own."""
+        return {
+            "tags": self._tags,
+            "ledger": self.ledger,
+            "prices": self.prices,
+            "observers": self._observers,
+        }
 
     def add(self, member: Governed) -> None:
         """Put `member` under this scope; it ends at once if the reader has already left."""
@@ -137,12 +154,42 @@ class Scope:
             settle()
 
 
+class Caller(Protocol):
+    """Who makes provider calls within a stream: a model's run inside of a chain, say."""
+
+    @property
+    def over(self) -> bool:
+        """It makes no more calls; a context in which it has made some may live on."""
+
+    @property
+    def scope(self) -> Scope:
+        """Where its calls belong: to a scope whose `session` is told of them."""
+
+
 _current: ContextVar[Scope | None] = ContextVar("streamguard_scope", default=None)
+_caller: ContextVar[Caller | None] = ContextVar("streamguard_caller", default=None)
 
 
 def current_scope() -> Scope | None:
     """The scope this task or thread works in, or None outside of any."""
     return _current.get()
+
+
+def current_caller() -> Caller | None:
+    """Who makes the provider calls of this task or thread, if somebody has said so and is not over."""
+    caller = _caller.get()
+    return None if caller is None or caller.over else caller
+
+
+def scope_of_call() -> Scope | None:
+    """The scope to which a provider call made here belongs: that of its caller, if there is one."""
+    caller = current_caller()
+    return _current.get() if caller is None else caller.scope
+
+
+def begin_calls(caller: Caller) -> None:
+    """What is called in this context from now on is called by `caller`, until it is over."""
+    _caller.set(caller)
 
 
 @contextmanager

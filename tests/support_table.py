@@ -17,7 +17,7 @@ BEGIN: Final = "<!-- support table: drawn from tox.ini by `python tests/support_
 END: Final = "<!-- end of the support table -->"
 
 #: The libraries whose versions are factors, by the beginning of the factor's name.
-LIBRARIES: Final = {"star": "Starlette", "fa": "FastAPI", "dj": "Django"}
+LIBRARIES: Final = {"star": "Starlette", "fa": "FastAPI", "dj": "Django", "lc": "langchain-core"}
 _PYTHON: Final = re.compile(r"py3(\d+)")
 
 

@@ -30,6 +30,7 @@ PACKAGES = {
             "streamguard_asgi",
             "streamguard_cli",
             "streamguard_django",
+            "streamguard_langchain",
             "streamguard_ledger",
             "streamguard_providers",
             "streamguard_testing",
@@ -165,6 +166,7 @@ def test_only_msgspec_is_needed_without_extras(built: Built) -> None:
         ("streamguard_providers", "httpx", "providers"),
         ("streamguard_cli", "typer", "cli"),
         ("streamguard_django", "django", "django"),
+        ("streamguard_langchain", "langchain_core", "langchain"),
         ("streamguard_ledger.prices", "genai_prices", "prices"),
     ],
 )
@@ -198,7 +200,9 @@ def test_oldest_versions_are_the_lower_bounds() -> None:
     assert {name: pins.get(name) for name in bounds} == bounds
 
 
-@pytest.mark.parametrize("extra", ["asgi", "django", "providers", "ledger", "testing", "cli"])
+@pytest.mark.parametrize(
+    "extra", ["asgi", "django", "langchain", "providers", "ledger", "testing", "cli"]
+)
 def test_package_needs_what_its_extra_brings(extra: str) -> None:
     """What a package says it needs in `supported.py` is what its extra installs."""
     supported = importlib.import_module(f"streamguard_{extra}.supported")

@@ -6,20 +6,17 @@ import asyncio
 import dis
 import inspect
 import logging
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from types import AsyncGeneratorType, FrameType
-from typing import Any, Final, cast
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Final
 
 from streamguard_asgi._starlette import iterate_in_threadpool
-from streamguard_core import current_scope
+from streamguard_core.generators import Generator
 
 logger = logging.getLogger("streamguard")
-
-Generator = AsyncGeneratorType[Any, Any]
 
 _LOOPS: Final = dis.opmap["GET_ANEXT"]
 """What `async for` executes when it asks for an item, and nothing else does."""
@@ -30,39 +27,6 @@ _CORE: Final = "streamguard_core"
 _OURS: Final = (_CORE, "streamguard_asgi")
 """Sessions and their adapter close what they iterate, and some of them outlive their request."""
 _BETWEEN_LOOKS: Final = 0.005
-
-
-def watch_generators() -> None:
-    """Have this thread's async generators noticed when they are first iterated. Once per running loop.
-
-    The event loop's own hook is called as before, and puts back what was there when it stops.
-    """
-    first = sys.get_asyncgen_hooks().firstiter
-    if type(first) is not _FirstIteration:
-        sys.set_asyncgen_hooks(firstiter=cast(Any, _FirstIteration(cast(Any, first))))
-
-
-def unwatch_generators() -> None:
-    """Take the hook out again, if nobody has put another one over it."""
-    first = sys.get_asyncgen_hooks().firstiter
-    if isinstance(first, _FirstIteration):
-        sys.set_asyncgen_hooks(firstiter=cast(Any, first.previous))
-
-
-class _FirstIteration:
-    """The hook: tells the request in whose scope a generator is begun, if that is one."""
-
-    __slots__ = ("previous",)
-
-    def __init__(self, previous: Callable[[Generator], object] | None) -> None:
-        self.previous = previous
-
-    def __call__(self, generator: Generator) -> None:
-        if self.previous is not None:
-            self.previous(generator)
-        generators = getattr(current_scope(), "generators", None)
-        if isinstance(generators, Generators):
-            generators.begun(generator, sys._getframe(1))  # noqa: SLF001 - who iterates is said nowhere else
 
 
 class _Iteration:

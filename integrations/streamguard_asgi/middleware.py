@@ -7,12 +7,12 @@ from typing import Final, get_args
 
 from streamguard_asgi._starlette import ASGIApp, ASGIScope, Receive, Send
 from streamguard_asgi.existing import CancelRequests, Existing
-from streamguard_asgi.generators import watch_generators
 from streamguard_asgi.options import check_seconds
 from streamguard_asgi.request import STATE_KEY, OnReceipt, RequestGuard, new_guard
 from streamguard_asgi.socket_guard import SocketGuard
 from streamguard_core import Ledger, Pricer, Shutdown, UsageError, current_scope, use_scope
 from streamguard_core.decoding import MakesDecoders
+from streamguard_core.generators import watch_generators
 from streamguard_core.late import Late
 from streamguard_core.ledger import check_ledger
 from streamguard_core.lifespan import live

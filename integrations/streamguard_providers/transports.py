@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import httpx
 
-from streamguard_core import CutOffError, Scope, current_scope
+from streamguard_core import CutOffError, Scope
+from streamguard_core.scope import scope_of_call
 from streamguard_providers._httpx import Family, dial_with, family, family_of
 from streamguard_providers.asked import asked
 from streamguard_providers.async_calls import AsyncBody, AsyncCall, undisturbed
@@ -305,7 +306,7 @@ class GuardedTransport(_GuardedSync, httpx.BaseTransport):
 
 def _scope_of(request: httpx.Request) -> Scope | None:
     """The scope that governs a request; None where a producer reports its call itself."""
-    return None if REPORTED in request.extensions else current_scope()
+    return None if REPORTED in request.extensions else scope_of_call()
 
 
 @cache

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from streamguard_asgi import StreamGuardMiddleware
-from streamguard_asgi.generators import unwatch_generators, watch_generators
+from streamguard_core.generators import unwatch_generators, watch_generators
 
 from .driver import Engine, Server, eventually
 

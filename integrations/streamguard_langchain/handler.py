@@ -1,0 +1,294 @@
+"""`StreamGuardCallbackHandler`: sees every run of a model, receipts it, and stops it with its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+from streamguard_core import (
+    AttemptRole,
+    CutOffError,
+    Ledger,
+    Notice,
+    Observer,
+    Pricer,
+    Receipt,
+    RecordedStream,
+    Scope,
+    Sealed,
+    current_scope,
+)
+from streamguard_core.scope import begin_calls, current_caller
+from streamguard_langchain._langchain import BaseCallbackHandler, LLMResult, ensure_config
+from streamguard_langchain.results import Asked, asked_of, said_in
+from streamguard_langchain.runs import COMPLETED, CUT, FAILED, Failure, ModelRun, Tree
+from streamguard_langchain.scope import ChainScope
+from streamguard_langchain.stopping import (
+    ENDED_FROM_OUTSIDE,
+    ChainStopped,
+    cause_of_end,
+    live_session,
+    refuse_if_over,
+)
+from streamguard_langchain.streams import OwnStream
+
+OnReceipt = Callable[[Receipt], None]
+"""Called with the receipt of each stream, once, in whatever thread that has ended."""
+
+
+class StreamGuardCallbackHandler(BaseCallbackHandler):
+    """Governs the models' runs of every chain that it is given to, sync and async.
+
+    In a stream (of `guard()`, of a guarded endpoint) a run is one attempt on the stream's receipt. Any
+    other run has a receipt of its own, with its retries and fallbacks as further attempts, and ends with
+    the request in which it is made. When the stream is over, the next chunk is refused and nothing more
+    is begun: no model, no tool, no retry, no fallback.
+
+    One handler may be shared by any number of chains, threads and event loops. What goes wrong inside
+    of it is logged by LangChain and changes no result.
+
+    Args:
+        ledger: where runs with a receipt of their own are recorded; by default the request's.
+        prices: what their calls cost.
+        observers: are told of them.
+        tags: for their receipts.
+        on_receipt: called with each of those receipts.
+
+    Example:
+        >>> from langchain_core.language_models import FakeListChatModel
+        >>> receipts = []
+        >>> handler = StreamGuardCallbackHandler(on_receipt=receipts.append)
+        >>> model = FakeListChatModel(responses=["never"])
+        >>> "".join(chunk.text for chunk in model.stream("?", {"callbacks": [handler]}))
+        'never'
+        >>> [str(receipt.cause) for receipt in receipts]
+        ['COMPLETED']
+    """
+
+    run_inline = True
+    """In the chain's own task: another one costs more than LangChain's whole chunk."""
+    raise_error = False
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger | None = None,
+        prices: Pricer | None = None,
+        observers: Iterable[Observer] = (),
+        tags: Mapping[str, str] | None = None,
+        on_receipt: OnReceipt | None = None,
+    ) -> None:
+        self._options: dict[str, Any] = {"ledger": ledger, "prices": prices, "tags": tags}
+        self._observers = tuple(observers)
+        if on_receipt is not None:
+            self._observers += (telling(on_receipt),)
+        self._runs: dict[UUID, ModelRun] = {}
+        self._own: dict[UUID, OwnStream] = {}
+        """The streams of those runs that have one of their own."""
+        self._tree = Tree()
+
+    # -- models --------------------------------------------------------------------------------------
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[Any],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chat model is about to be called."""
+        self._begin(run_id, parent_run_id, asked_of(metadata, kwargs.get("invocation_params")))
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A model that is no chat model is about to be called."""
+        self._begin(run_id, parent_run_id, asked_of(metadata, kwargs.get("invocation_params")))
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A chunk came, and goes on to the application unless its stream is over."""
+        run = self._runs.get(run_id)
+        if run is None:
+            return
+        if run.stopped:
+            raise ChainStopped
+        run.chunks += 1
+        own = self._own.get(run_id)
+        if own is not None:
+            own.passed(first=run.chunks == 1)
+
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """The same for the typed events of newer versions, of which some carry content."""
+        if isinstance(event, Mapping) and event.get("event") == "content-block-delta":
+            self.on_llm_new_token("", run_id=run_id)
+        elif (run := self._runs.get(run_id)) is not None and run.stopped:
+            raise ChainStopped
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """The model has answered to its end."""
+        run, own = self._runs.pop(run_id, None), self._own.pop(run_id, None)
+        if run is not None:
+            run.end(COMPLETED, said_in(response, whole=True))
+        if own is not None:
+            own.over()
+
+    def on_llm_error(
+        self,
+        error: BaseException,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        response: LLMResult | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """The model's run has failed, or was ended from outside."""
+        run, own = self._runs.pop(run_id, None), self._own.pop(run_id, None)
+        if run is None:
+            return
+        said = said_in(response, whole=False)
+        if run.stopped or isinstance(error, (*ENDED_FROM_OUTSIDE, CutOffError)):
+            run.end(CUT, said)
+            if own is not None:
+                own.left(error)
+            return
+        kind = type(error).__name__
+        run.end(FAILED, said, kind)
+        scope = current_scope()
+        if isinstance(scope, ChainScope):
+            scope.model_error = error
+        self._tree.fail(Failure(run, own, kind), self._parent(parent_run_id))
+
+    # -- what is around them -------------------------------------------------------------------------
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any],
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chain, or a part of one, begins."""
+        self._enter(run_id, parent_run_id)
+
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any],
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A tool begins."""
+        self._enter(run_id, parent_run_id)
+
+    def on_retriever_start(
+        self,
+        serialized: dict[str, Any],
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A retriever begins."""
+        self._enter(run_id, parent_run_id)
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """It is over."""
+        self._tree.end(run_id)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """It is over."""
+        self._tree.end(run_id)
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """It is over."""
+        self._tree.end(run_id)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """It has failed, or was ended from outside."""
+        self._tree.end(run_id, error)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """The same."""
+        self._tree.end(run_id, error)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """The same."""
+        self._tree.end(run_id, error)
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    def _enter(self, run_id: UUID, parent_run_id: UUID | None) -> None:
+        refuse_if_over(current_scope())
+        self._tree.begin(run_id, self._parent(parent_run_id))
+
+    def _parent(self, told: UUID | None) -> UUID | None:
+        """The run around a new one: as told, or as the context says where a chain has not passed it on."""
+        if told is not None or not len(self._tree):
+            return told
+        around = getattr(ensure_config().get("callbacks"), "parent_run_id", None)
+        return around if isinstance(around, UUID) else None
+
+    def _begin(self, run_id: UUID, parent_run_id: UUID | None, asked: Asked) -> None:
+        if getattr(current_caller(), "run_id", None) == run_id:
+            return  # Another handler sees to it.
+        scope = current_scope()
+        refuse_if_over(scope)
+        failure = self._tree.take_failure(self._parent(parent_run_id))
+        role = _role(failure, asked)
+        session = live_session(scope)
+        own = None
+        if session is None:
+            own = self._own_stream(scope, failure, asked)
+            session = own.stream
+            own.open()
+        ends_with = scope.pump if isinstance(scope, ChainScope) else session
+        run = ModelRun(session, ends_with, asked, role, run_id, parent_run_id)
+        self._runs[run_id] = run
+        if own is not None:
+            self._own[run_id] = own
+        begin_calls(run)
+        if run.stopped:
+            raise ChainStopped
+
+    def _own_stream(self, scope: Scope | None, failure: Failure | None, asked: Asked) -> OwnStream:
+        """The stream of a run that belongs to no other; a further try goes on with the first one's."""
+        before = None if failure is None else failure.own
+        if before is not None and cause_of_end(before.stream) is None:
+            return before
+        options: dict[str, Any] = {} if scope is None else {**scope.options}
+        options.update((key, value) for key, value in self._options.items() if value is not None)
+        options["observers"] = (*options.get("observers", ()), *self._observers)
+        options.update(asked._asdict())
+        return OwnStream(RecordedStream(**options), scope)
+
+
+def telling(on_receipt: OnReceipt) -> Observer:
+    """An observer that calls `on_receipt`."""
+
+    def told(notice: Notice) -> None:
+        if isinstance(notice, Sealed):
+            on_receipt(notice.receipt)
+
+    return told
+
+
+def _role(failure: Failure | None, asked: Asked) -> AttemptRole:
+    if failure is None:
+        return AttemptRole.FIRST
+    return AttemptRole.RETRY if failure.run.same_model(asked) else AttemptRole.FALLBACK
