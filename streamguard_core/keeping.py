@@ -14,6 +14,7 @@ import msgspec
 from streamguard_core.causes import Cause
 from streamguard_core.errors import UsageError
 from streamguard_core.kept import KeptStream
+from streamguard_core.outcome import Outcome, outcome_of
 from streamguard_core.policies import DisconnectPolicy, Rule, grace
 from streamguard_core.replay import (
     DEFAULT_MAX_BYTES,
@@ -261,6 +262,18 @@ class KeptStreams:
             ResumeError: when the stream is unknown here, or not the reader's: nothing is stopped.
         """
         return stop_session(self._found(*_named(name), owner).session)
+
+    def outcome_of(self, name: str, owner: str) -> Outcome:
+        """How a stream ended, or that it goes on, for its reader; as long as it is kept.
+
+        Args:
+            name: as for `stop_of()`.
+            owner: whose the request is.
+
+        Raises:
+            ResumeError: when the stream is unknown here, or not the reader's.
+        """
+        return outcome_of(self._found(*_named(name), owner).session)
 
     def _has_ended(self, kept: KeptStream) -> None:
         if kept.point.stream_id in self._ended:

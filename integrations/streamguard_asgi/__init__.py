@@ -14,6 +14,7 @@ from streamguard_core import current_scope
 from streamguard_core.acknowledging import ACKNOWLEDGE_HEADER, Acknowledged
 from streamguard_core.formats import STREAM_ID_HEADER, End
 from streamguard_core.keeping import Stopped
+from streamguard_core.outcome import Outcome
 from streamguard_core.replay import ResumeError
 from streamguard_core.sse import encode_event
 
@@ -25,6 +26,7 @@ __all__ = [
     "End",
     "GuardedResponse",
     "OnReceipt",
+    "Outcome",
     "Owner",
     "RequestGuard",
     "Resume",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamguard_asgi._starlette import Request
 from streamguard_asgi.owned import Owned, Owner
-from streamguard_asgi.stream_routes import routes
+from streamguard_asgi.stream_routes import receipt_route, routes
 from streamguard_core import StreamSession
 from streamguard_core.keeping import (
     DEFAULT_MAX_ENDED,
@@ -14,6 +14,7 @@ from streamguard_core.keeping import (
     Stopped,
 )
 from streamguard_core.kept import KeptStream
+from streamguard_core.outcome import Outcome
 from streamguard_core.replay import DEFAULT_MAX_BYTES, DEFAULT_MAX_CHUNKS, ResumePoint
 
 
@@ -62,7 +63,7 @@ class Resume(Owned, KeptStreams):
             max_ended=max_ended,
             retry=retry,
         )
-        Owned.__init__(self, owner, routes(self))
+        Owned.__init__(self, owner, routes(self, receipt_route(self)))
 
     async def keep(self, session: StreamSession, request: Request) -> KeptStream:
         """From now on the reader of `session` may come back.
@@ -79,6 +80,18 @@ class Resume(Owned, KeptStreams):
             ResumeError: when it is not here, or not this reader's.
         """
         return self.find_at(point, await self.owner_of(request), request.url.path)
+
+    async def outcome(self, stream_id: str, request: Request) -> Outcome:
+        """How a stream ended, or that it goes on, for its reader; as long as it is kept.
+
+        Args:
+            stream_id: as for `stop()`.
+            request: says who asks.
+
+        Raises:
+            ResumeError: when the stream is unknown here, or not the reader's.
+        """
+        return self.outcome_of(stream_id, await self.owner_of(request))
 
     async def stop(self, stream_id: str, request: Request) -> Stopped:
         """End a stream now, because its reader wants to (`USER_CANCEL`); one that has ended stays as it is.

@@ -14,6 +14,7 @@ from streamguard_core.replay import ResumeError
 
 if TYPE_CHECKING:
     from streamguard_asgi.acknowledge import Acknowledge
+    from streamguard_asgi.resume import Resume
 
 
 class Stoppable(Protocol):
@@ -64,6 +65,15 @@ def acknowledge_route(streams: Acknowledge) -> Route:
         return await _answered(streams.acknowledged(said["stream_id"], said["offset"], request))
 
     return Route("/{stream_id}/acknowledged/{offset}", acknowledged, methods=["POST"])
+
+
+def receipt_route(streams: Resume) -> Route:
+    """Where a reader asks how its stream ended."""
+
+    async def receipt(request: Request) -> Response:
+        return await _answered(streams.outcome(request.path_params["stream_id"], request))
+
+    return Route("/{stream_id}/receipt", receipt, methods=["GET"])
 
 
 async def _answered(asked: Awaitable[object]) -> Response:

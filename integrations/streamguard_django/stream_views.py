@@ -41,6 +41,17 @@ def reader_js(request: Any) -> HttpResponse:
     return HttpResponse(reader_script(), content_type="text/javascript")
 
 
+@require_safe
+def receipt(request: Any, stream_id: str) -> HttpResponse:
+    """Say how a stream ended, or that it goes on; as long as it is kept.
+
+    Args:
+        request: says who asks.
+        stream_id: as for `stop`.
+    """
+    return _answered(request, lambda resume, owner: resume.outcome_of(stream_id, owner))
+
+
 def refused(error: ResumeError) -> HttpResponse:
     """Say why: `{"error": ..., "detail": ...}`; never anything of a stream."""
     return in_json(error.said, error.refusal.status)

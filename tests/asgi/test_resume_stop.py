@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+from streamguard_asgi import Resume
 from streamguard_core import Cause
 from streamguard_core.replay import ResumePoint
 
@@ -23,6 +26,21 @@ async def test_stopping() -> None:
     status, said = await rig.post(path)
     assert (status, said["stopped"], said["cause"]) == (200, False, "USER_CANCEL")
     assert [receipt.cause for receipt in rig.receipts] == [Cause.USER_CANCEL]
+
+
+async def test_how_it_ended() -> None:
+    """Whoever may resume a stream may ask: that it goes on, then how it ended; nobody else is told anything."""
+    rig = Rig(Resume(owner=lambda request: request.headers["x-user"]))
+    last = await rig.broken_off(x_user="ann")
+    path = f"/streams/{last.rpartition(':')[0]}/receipt"
+    said = json.loads((await rig.get(None, path, x_user="ann").run()).text)
+    assert (said["live"], said["committed"], said["end"]) == (True, 3, None)
+    rig.engines[0].finish()
+    await eventually(lambda: rig.receipts)
+    said = json.loads((await rig.get(None, path, x_user="ann").run()).text)
+    assert (said["live"], said["end"]["cause"]) == (False, "COMPLETED")
+    assert (await rig.get(None, path, x_user="bob").run()).status == 403
+    assert (await rig.get(None, "/streams/older/receipt", x_user="ann").run()).status == 404
 
 
 async def test_a_stale_stop() -> None:

@@ -129,6 +129,24 @@ async def test_the_reader_for_pages_is_served() -> None:
     assert "export function read(" in server.text
 
 
+async def test_how_it_ended() -> None:
+    """Whoever may resume a stream may ask: that it goes on, then how it ended; nobody else is told anything."""
+    rig = Rig()
+    with resuming(rig.view, RESUME={"owner": by_header}) as made:
+        rig.app = made.asgi()
+        last = await rig.broken_off(x_user="ann")
+        path = f"/streams/{last.rpartition(':')[0]}/receipt"
+        said = json.loads((await rig.get(None, path, x_user="ann").run()).text)
+        assert (said["live"], said["committed"], said["end"]) == (True, 3, None)
+        rig.engines[0].finish()
+        await eventually(lambda: made.receipts)
+        said = json.loads((await rig.get(None, path, x_user="ann").run()).text)
+        assert (said["live"], said["end"]["cause"]) == (False, "COMPLETED")
+        assert set(said) == {"stream_id", "live", "committed", "consumed", "end"}
+        assert (await rig.get(None, path, x_user="bob").run()).status == 403
+        assert (await rig.get(None, "/streams/older/receipt", x_user="ann").run()).status == 404
+
+
 async def test_a_stop_is_a_post() -> None:
     """A link, which anybody may make a browser follow, stops nothing."""
     rig = Rig()
