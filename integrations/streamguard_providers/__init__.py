@@ -31,6 +31,7 @@ from streamguard_providers.router import RoutedProducer, Router, RouterOptions
 from streamguard_providers.sse import SSEDecoder
 from streamguard_providers.sse_event import SSEEvent
 from streamguard_providers.stream_decoder import StreamDecoder
+from streamguard_providers.stream_reader import ReadFailure, StreamReader, StreamReadError
 from streamguard_providers.termination import (
     Evidence,
     ExplicitCancel,
@@ -80,6 +81,7 @@ __all__ = [
     "Permit",
     "ProviderError",
     "ProviderPool",
+    "ReadFailure",
     "Retries",
     "Route",
     "RouteHealth",
@@ -93,6 +95,8 @@ __all__ = [
     "Slot",
     "StreamAccumulator",
     "StreamDecoder",
+    "StreamReadError",
+    "StreamReader",
     "TerminationRow",
     "TerminationTable",
     "ToolCall",
