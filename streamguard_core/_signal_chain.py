@@ -102,7 +102,7 @@ def put_in_front(number: int, told: Told) -> Link | None:
 
 
 def _new_link(number: int, current: Any) -> Link | None:
-    if not _has_a_say(number, current):
+    if not has_a_say(number, current):
         return None
     link = Link(current)
     try:
@@ -124,7 +124,7 @@ def take_back(number: int, link: Link, told: Told) -> None:
         signal.signal(number, link.previous)
 
 
-def _has_a_say(number: int, handler: Any) -> bool:
+def has_a_say(number: int, handler: Any) -> bool:
     """Whether a process whose handler this is goes at the signal in a way of its own."""
     if handler in (None, signal.SIG_IGN):
         return False

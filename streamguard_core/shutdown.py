@@ -14,12 +14,14 @@ import _thread
 import asyncio
 import logging
 import signal
+import threading
 import time
 import weakref
 from collections.abc import Iterable
 from concurrent.futures import wait
 from typing import Any, Final, Protocol
 
+from streamguard_core._overhearing import Ear, overhear
 from streamguard_core._signal_chain import Link, put_in_front, take_back
 from streamguard_core.causes import Cause
 from streamguard_core.errors import UsageError
@@ -80,6 +82,7 @@ class Shutdown:
         self._live: set[weakref.ref[Ended]] = set()
         self._held: set[Any] = set()
         self._links: list[tuple[int, Link]] = []
+        self._ear: Ear | None = None
         # Taken by whoever is first: popping is atomic, also between a thread and a signal handler.
         self._ticket = [True]
         self._began: float | None = None
@@ -153,8 +156,30 @@ class Shutdown:
                 return False
         return True
 
+    def overhear(self) -> bool:
+        """Hear of the signals from a thread where no handler can be in front of the server's; idempotent.
+
+        For hosts that serve in threads, some of which set their handlers after all else. Call it in the
+        main thread when the application is loaded, and `listen()` in a process that serves.
+
+        Returns:
+            Whether that is so: on Linux, in the main thread, where no event loop hears of signals that way.
+        """
+        if self._ear is None:
+            self._ear = overhear(self, SIGNALS)
+        return self._ear is not None
+
+    def listen(self) -> None:
+        """Begin to hear what `overhear()` is for; idempotent, from any thread, and nothing without it."""
+        if self._ear is not None:
+            self._ear.listen()
+
     def uninstall(self) -> None:
         """Put back the handlers that were there, where nobody has come in front since."""
+        ear = self._ear
+        if ear is not None and threading.current_thread() is threading.main_thread():
+            self._ear = None
+            ear.uninstall()
         links, self._links = self._links, []
         for number, link in reversed(links):
             take_back(number, link, self)

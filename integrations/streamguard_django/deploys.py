@@ -49,7 +49,10 @@ class Deploys:
             shutdown = self()
         except ImproperlyConfigured:
             return False
-        return shutdown is not None and shutdown.install()
+        if shutdown is None:
+            return False
+        shutdown.overhear()
+        return shutdown.install()
 
     def serving(self) -> Shutdown | None:
         """Return the process's for a request; servers have set their own handlers by then.
@@ -59,6 +62,7 @@ class Deploys:
         """
         shutdown = self()
         if not self._in_front and shutdown is not None:
+            shutdown.listen()
             self._in_front = shutdown.install()
         return shutdown
 

@@ -55,7 +55,7 @@ def count(server: Server) -> int:
     return 4 if server.name == "gunicorn-sync" else STREAMS
 
 
-@pytest.mark.parametrize("server", [*TOLD, *GUNICORN], ids=str)
+@pytest.mark.parametrize("server", [*TOLD, *WSGI], ids=str)
 async def test_sigterm_seals_every_stream(server: Server, tmp_path: Path) -> None:
     """Every stream has a receipt of category `shutdown`, every reader an `eos`, the server its exit code."""
     options = THREADS.get(server.name, ())
@@ -115,7 +115,7 @@ async def test_a_deadline_before_the_grace_is_a_kill(name: str, tmp_path: Path) 
 GRACEFUL = [each for each in TOLD if each.name != "daphne"]
 
 
-@pytest.mark.parametrize("server", [*GRACEFUL, *GUNICORN], ids=str)
+@pytest.mark.parametrize("server", [*GRACEFUL, *WSGI], ids=str)
 async def test_what_completes_within_the_grace_is_complete(server: Server, tmp_path: Path) -> None:
     """`SHUTDOWN_GRACE` lets short answers complete, and cuts the others when it is over; daphne cancels both."""
     options = THREADS.get(server.name, ())
