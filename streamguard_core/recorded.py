@@ -103,7 +103,8 @@ class RecordedStream(SessionBase):
         """
         with self._lock:
             live = self._started and self._protocol.live and self._heir is None
-            if not live or session._open_written or session._goes_on or session.cause is not None:
+            # A session that has ended unread has written its OPEN record with its receipt.
+            if not live or session._open_written or session._goes_on:
                 return False
             take_over(session._about, self._about)
             session._agree_as(self)

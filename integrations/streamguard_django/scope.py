@@ -122,7 +122,6 @@ class RequestScope(Scope):
     def go_on(self, call: RecordedStream, session: Session) -> None:
         """`session` goes on with the stream that `call` was, if it can: the one receipt is the session's."""
         if call.hand_over(session):
-            self.discard(call)
             self._streams.remove(call)
 
     def carry(self, reader: Governed) -> None:
