@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -59,3 +60,16 @@ def no_collector(request: pytest.FixtureRequest) -> Iterator[None]:
     gc.enable()
     if request.node.get_closest_marker("filterwarnings") is not None:
         gc.collect()  # what is to be ignored is collected while it is ignored
+
+
+@pytest.fixture
+def called() -> Iterator[list[int]]:
+    """A server's handler of SIGTERM, set before the project is loaded: the signals that it got."""
+    numbers: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: numbers.append(number))
+    from streamguard_django.deploys import deploys
+
+    deploys.forget()
+    yield numbers
+    deploys.forget()
+    signal.signal(signal.SIGTERM, before)

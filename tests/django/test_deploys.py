@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import socket
 import threading
@@ -11,60 +10,24 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse
 from django.test import override_settings
 
-from streamguard_core import Cause, MemoryLedger, Scope, current_scope, drain
+from streamguard_core import Cause, MemoryLedger, Scope, current_scope
 from streamguard_django import (
-    GuardedStreamingHttpResponse,
     RequestScope,
-    get_guarded_asgi_application,
     install_shutdown,
 )
 from streamguard_django.conf import option
 from streamguard_django.deploys import deploys
-from streamguard_django.middleware import SCOPE_KEY
 from streamguard_django.watching import SocketWatcher
 
-from ..asgi.driver import Engine, Lifespan, Server, eventually  # noqa: TID252 - one server for both adapters
+from ..asgi.driver import Engine, Server, eventually  # noqa: TID252 - one server for both adapters
 from ..core.signals import SlowLedger  # noqa: TID252 - see above
+from .deploying import sync_view_of, told, view_of, words
 from .project import BOUND, WSGIServer, project
 
-
-@pytest.fixture(autouse=True)
-def called() -> Iterator[list[int]]:
-    """A server's handler of SIGTERM, set before the project is loaded: the signals that it got."""
-    numbers: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: numbers.append(number))
-    deploys.forget()
-    yield numbers
-    deploys.forget()
-    signal.signal(signal.SIGTERM, before)
-
-
-def told() -> None:
-    """The process is told to go."""
-    signal.raise_signal(signal.SIGTERM)
-
-
-def _view(producer: Any, **options: Any) -> Any:
-    async def view(request: Any) -> Any:
-        return GuardedStreamingHttpResponse(producer(), **options)
-
-    return view
-
-
-def _sync_view(producer: Any, **options: Any) -> Any:
-    def view(request: Any) -> Any:
-        return GuardedStreamingHttpResponse(producer(), **options)
-
-    return view
-
-
-def words() -> Iterator[str]:
-    """For ever."""
-    while True:
-        yield "word "
+pytestmark = pytest.mark.usefixtures("called")
 
 
 class TestSettings:
@@ -84,7 +47,7 @@ class TestSettings:
     def test_it_can_be_left_out(self, called: list[int]) -> None:
         """None touches no handler, and no stream at the signal."""
         before = signal.getsignal(signal.SIGTERM)
-        with project(_sync_view(words), SHUTDOWN_GRACE=None) as made:
+        with project(sync_view_of(words), SHUTDOWN_GRACE=None) as made:
             server = WSGIServer(made.wsgi())
             server.read()
             assert signal.getsignal(signal.SIGTERM) is before
@@ -102,7 +65,7 @@ class TestSettings:
             return made[-1]
 
         before = signal.getsignal(signal.SIGTERM)
-        with project(_sync_view(words), LEDGER=factory) as loaded:
+        with project(sync_view_of(words), LEDGER=factory) as loaded:
             loaded.wsgi()
             assert made == []
             assert signal.getsignal(signal.SIGTERM) is not before
@@ -130,7 +93,7 @@ class TestHandler:
 
     def test_loading_the_project_installs_it(self, called: list[int]) -> None:
         """Gunicorn sets its handlers before; under threads no request runs in the main thread afterwards."""
-        with project(_sync_view(words), SHUTDOWN_GRACE=0) as made:
+        with project(sync_view_of(words), SHUTDOWN_GRACE=0) as made:
             app = made.wsgi()
             server: list[WSGIServer] = []
             serving = threading.Thread(target=lambda: server.append(WSGIServer(app)))
@@ -145,7 +108,7 @@ class TestHandler:
     async def test_the_first_request_installs_it_again(self, called: list[int]) -> None:
         """P19: granian and uvicorn's worker set their handlers after they have loaded a project."""
         engine = Engine(1)
-        with project(_view(engine.stream), SHUTDOWN_GRACE=0) as made:
+        with project(view_of(engine.stream), SHUTDOWN_GRACE=0) as made:
             app = made.asgi()
             signal.signal(signal.SIGTERM, lambda number, frame: called.append(-number))
             async with Server(app) as server:
@@ -197,7 +160,7 @@ class TestWSGI:
             assert closed.wait(BOUND)
             raise ConnectionError
 
-        with project(_sync_view(silent), SHUTDOWN_GRACE=0) as made:
+        with project(sync_view_of(silent), SHUTDOWN_GRACE=0) as made:
             server = WSGIServer(made.wsgi())
             server.read()
             ends: list[bytes] = []
@@ -213,7 +176,7 @@ class TestWSGI:
     def test_the_response_is_not_closed_before_its_receipt_is_durable(self, ping: Any) -> None:
         """A server goes when its requests are over: not before what they cost is kept."""
         ledger = SlowLedger()
-        view = _sync_view(words, ping=ping)
+        view = sync_view_of(words, ping=ping)
         with project(view, LEDGER=ledger, SHUTDOWN_GRACE=0, CLOSE_TIMEOUT=BOUND) as made:
             server = WSGIServer(made.wsgi())
             server.read()
@@ -232,7 +195,7 @@ class TestWSGI:
         """Where the server shows the socket, it is broken off under the write that a frozen reader blocks."""
         mine, readers = socket.socketpair()
         stall = {"consumer_stall": 0.02} if cause is Cause.CONSUMER_STALLED else {}
-        view = _sync_view(words)
+        view = sync_view_of(words)
         with mine, readers, project(view, SHUTDOWN_GRACE=0, DEADLINES=stall) as made:
             readers.settimeout(BOUND)
             server = WSGIServer(made.wsgi(), **{"gunicorn.socket": mine})
@@ -282,7 +245,7 @@ class TestWSGI:
     def test_without_a_signal_nothing_is_waited_for(self) -> None:
         """A ledger that is slow costs no request anything."""
         ledger = SlowLedger()
-        with project(_sync_view(words), LEDGER=ledger) as made:
+        with project(sync_view_of(words), LEDGER=ledger) as made:
             server = WSGIServer(made.wsgi())
             server.read()
             server.leave()
@@ -294,7 +257,7 @@ class TestWSGI:
 
     def test_after_the_signal_nothing_is_begun(self) -> None:
         """Its reader hears at once that he has to come back."""
-        with project(_sync_view(words), SHUTDOWN_GRACE=600) as made:
+        with project(sync_view_of(words), SHUTDOWN_GRACE=600) as made:
             app = made.wsgi()
             server = WSGIServer(app)
             server.read()
@@ -318,159 +281,3 @@ class TestWSGI:
             assert WSGIServer(app).read_to_end() == b"as ever"
         assert scopes[0] is not None
         assert scopes[0].ended is None
-
-
-class TestASGI:
-    """Under the wrapper, which sees what the server does."""
-
-    async def test_the_lifespan_installs_waits_and_takes_back(self) -> None:
-        """Django has none; the wrapper's ends what outlived its request, and takes the handler back."""
-        before = signal.getsignal(signal.SIGTERM)
-        engine = Engine(1)
-        with project(_view(engine.stream, on_disconnect=drain(600)), CLOSE_TIMEOUT=0.05) as made:
-            app = get_guarded_asgi_application(made.asgi())
-            signal.signal(signal.SIGTERM, before)
-            lifespan = Lifespan(app)
-            await lifespan.say("startup")
-            assert signal.getsignal(signal.SIGTERM) is not before
-            async with Server(app) as server:
-                await server.until(lambda: "token1" in server.text)
-                server.leave()
-                await server.ended()
-            assert made.receipts == []
-            await lifespan.say("shutdown")
-            await lifespan.task
-            await eventually(lambda: made.receipts)
-            assert signal.getsignal(signal.SIGTERM) is before
-        assert made.receipts[0].cause is Cause.CLIENT_DISCONNECT
-
-    # Django 5.2 leaves the task behind that listens, and its copy of the request's body.
-    @pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning")
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    async def test_a_server_that_cancels_after_the_signal_shuts_down(self) -> None:
-        """G14: daphne cancels without a word; the signal says why, and the reader still hears of it."""
-        engine = Engine(1)
-        with project(_view(engine.stream), SHUTDOWN_GRACE=600) as made:
-            async with Server(get_guarded_asgi_application(made.asgi())) as server:
-                await server.until(lambda: "token1" in server.text)
-                told()
-                assert server.task is not None
-                server.task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await server.ended()
-                assert server.complete
-            await eventually(lambda: made.receipts)
-        assert made.receipts[0].cause is Cause.SHUTDOWN
-        assert "event: eos\nretry: " in server.text
-
-    async def test_what_the_server_cancels_at_a_shutdown_may_say_its_last_word(self) -> None:
-        """The server waits a moment for what it cancels; the application is cancelled when it has answered."""
-        said: list[str] = []
-
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            guard = scope[SCOPE_KEY]
-            call = guard.new_stream()
-            call.start()
-            guard.add(call)
-            said.append("begun")
-            await eventually(lambda: call.cause)
-            said.append(str(call.cause))
-
-        with project(_view(words), SHUTDOWN_GRACE=600):
-            async with Server(get_guarded_asgi_application(app)) as server:
-                await eventually(lambda: said)
-                told()
-                assert server.task is not None
-                server.task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await server.ended()
-                assert said == ["begun", "SHUTDOWN"]
-
-    async def test_a_call_outside_of_a_stream_is_waited_for_as_well(self) -> None:
-        """As under WSGI; it is the wrapper that waits, on the loop."""
-        ledger = SlowLedger()
-
-        async def view(request: Any) -> Any:
-            call = request.streamguard.new_stream()
-            call.start()
-            request.streamguard.add(call)
-            told()
-            call.ended()
-            return HttpResponse("a whole answer")
-
-        with project(view, LEDGER=ledger, SHUTDOWN_GRACE=600, CLOSE_TIMEOUT=BOUND) as made:
-            async with Server(get_guarded_asgi_application(made.asgi())) as server:
-                await eventually(lambda: server.complete)
-                assert server.task is not None
-                assert not (await asyncio.wait([server.task], timeout=0.1))[0]
-                ledger.writing[0].set_result(None)
-                await server.ended()
-
-    # As above: a format without a word for its end is broken off, and Django forgets its copy.
-    @pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning")
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    async def test_a_response_of_the_applications_own_has_no_clean_end(self) -> None:
-        """G13: bytes have no word for a shutdown, so that the reader must not take them for the whole."""
-        engine = Engine(1)
-
-        async def view(request: Any) -> Any:
-            return StreamingHttpResponse(engine.stream())
-
-        with project(view, SHUTDOWN_GRACE=600) as made:
-            async with Server(get_guarded_asgi_application(made.asgi())) as server:
-                await server.until(lambda: b"token1 " in server.bodies)
-                told()
-                assert server.task is not None
-                server.task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await server.ended()
-            await eventually(lambda: made.receipts)
-        assert made.receipts[0].cause is Cause.SHUTDOWN
-        assert not server.complete
-
-    async def test_a_disconnect_in_the_same_moment_is_the_servers(self) -> None:
-        """P21: a server that closes its connections at the signal has not lost its readers."""
-        for wrapped in (True, False):
-            engine = Engine(1)
-            with project(_view(engine.stream), SHUTDOWN_GRACE=600) as made:
-                app = made.asgi()
-                async with Server(get_guarded_asgi_application(app) if wrapped else app) as server:
-                    await server.until(lambda: "token1" in server.text)
-                    told()
-                    server.leave()
-                    await server.ended()
-                await eventually(lambda: made.receipts)
-            assert made.receipts[0].cause is Cause.SHUTDOWN
-
-    @pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning")
-    async def test_a_reader_that_takes_nothing_is_given_up(self) -> None:
-        """A `send` that does not return holds the response a second at most."""
-        engine = Engine(1)
-        with project(_view(engine.stream), SHUTDOWN_GRACE=0) as made:
-            app = get_guarded_asgi_application(made.asgi())
-            async with Server(app, mode="blocking") as server:
-                await server.until(lambda: "token1" in server.text)
-                server.stall()
-                engine.make(1)
-                await eventually(lambda: server.senders)
-                told()
-                await server.ended()
-            await eventually(lambda: made.receipts)
-        assert made.receipts[0].cause is Cause.SHUTDOWN
-
-    @pytest.mark.parametrize("wrapped", [True, False])
-    async def test_the_request_lasts_until_its_receipt_is_durable(self, wrapped: bool) -> None:
-        """A server goes when its requests are over: not before what they cost is kept."""
-        ledger, engine = SlowLedger(), Engine(1)
-        view = _view(engine.stream)
-        with project(view, LEDGER=ledger, SHUTDOWN_GRACE=0, CLOSE_TIMEOUT=BOUND) as made:
-            app = made.asgi()
-            async with Server(get_guarded_asgi_application(app) if wrapped else app) as server:
-                await server.until(lambda: "token1" in server.text)
-                told()
-                await eventually(lambda: ledger.writing)
-                await eventually(lambda: server.complete)
-                assert server.task is not None
-                assert not (await asyncio.wait([server.task], timeout=0.1))[0]
-                ledger.writing[0].set_result(None)
-                await server.ended()

@@ -11,12 +11,12 @@ from streamguard_core import Cause
 from streamguard_django import get_guarded_asgi_application
 
 from ..asgi.driver import causes, eos, eventually  # noqa: TID252 - one server for both adapters
+from .deploying import told
 from .project import BOUND
 from .resuming import Rig, WSGIReader, end_of, resuming
-from .test_deploys import called, told
 from .test_resumable_wsgi import Blocking
 
-__all__ = ["called"]  # the fixture: the server's handler, and a process that knows of no deploy
+pytestmark = pytest.mark.usefixtures("called")
 
 
 @pytest.mark.parametrize("guarded", [False, True])
