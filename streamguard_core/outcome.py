@@ -36,11 +36,10 @@ def outcome_of(session: StreamSession) -> Outcome:
         >>> outcome.live, outcome.end.cause
         (False, 'USER_CANCEL')
     """
-    counted, cause, receipt = session.statistics(), session.cause, session.sealed
+    counted, cause = session.statistics(), session.cause
     end = None
     if cause is not None:
-        finish = None if receipt is None else receipt.finish
-        end = End.of(cause, finish, counted.committed, session.stream_id)
+        end = End.of(cause, session.finish_reason, counted.committed, session.stream_id)
     return Outcome(
         stream_id=session.stream_id,
         live=cause is None,

@@ -24,7 +24,7 @@ from starlette.routing import Mount, Route
 
 from bench.served import HEADERS, asked, cpu, tokens
 from bench.web import django_app
-from streamguard_asgi import StreamGuardMiddleware, guard_stream
+from streamguard_asgi import Acknowledge, StreamGuardMiddleware, guard_stream
 from streamguard_core import Receipt, StreamSession
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -120,6 +120,15 @@ async def plain(request: Request) -> AsyncIterator[str]:
     return chosen(request)
 
 
+ACKNOWLEDGE: Final = Acknowledge()
+
+
+@guard_stream(media_type=EVENTS, acknowledge=ACKNOWLEDGE)
+async def acknowledged(request: Request) -> AsyncIterator[str]:
+    """The same, for readers that acknowledge."""
+    return chosen(request)
+
+
 def fastapi() -> FastAPI:
     """FastAPI's own events, and the same endpoint under `guard_stream`."""
     app = FastAPI()
@@ -140,6 +149,8 @@ ROUTES: Final = [
     Route("/sse-guarded", guard_stream(sse_starlette)),
     Route("/guarded", guarded),
     Route("/plain", plain),
+    Route("/acknowledged", acknowledged),
+    Mount("/streams", ACKNOWLEDGE),
     Mount("/fastapi", fastapi()),
 ]
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
+from http import HTTPStatus
 from typing import Any, Final
 
 from bench.harness import Bar, Row, Table
 from bench.web.serve import server, state
+from streamguard_asgi import ACKNOWLEDGE_HEADER, STREAM_ID_HEADER
+from streamguard_testing import RawClient
 
 STALL: Final = 2.0
 KILOBYTE: Final = 1024
 CASES: Final = {"StreamingResponse": "/starlette", "guarded": "/under/guarded"}
 WEIGHED: Final = {"allocated": ["--trace"], "resident": []}
+
+
+Freeze = Callable[[str, ExitStack], Awaitable[None]]
 
 
 async def _freeze(url: str, target: str, stack: ExitStack, chunks: int, size: int) -> None:
@@ -46,13 +52,33 @@ async def _weigh(path: str, how: str, readers: int, stay: float) -> tuple[float,
     return found[0], found[1]
 
 
-async def _stalled(readers: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How the server is before they come, and after all that a `send` waited for were cut off."""
-    target = "/under/plain?producer=frozen&size=16384&pace=0"
-    with server("--stall", str(STALL), "--small") as url, ExitStack() as stack:
+async def _freeze_in_a_full_buffer(url: str, stack: ExitStack) -> None:
+    """A reader for whom a `send` waits soon."""
+    await _freeze(url, "/under/plain?producer=frozen&size=16384&pace=0", stack, 10, 16384)
+
+
+async def _freeze_acknowledging(url: str, stack: ExitStack) -> None:
+    """A reader that takes ten chunks, says so, and takes nothing more; no `send` waits for it."""
+    headers = {ACKNOWLEDGE_HEADER: "1"}
+    target = "/under/acknowledged?producer=frozen&size=6&pace=1"
+    client = await RawClient.open(url, path=target, headers=headers, receive_buffer=4096)
+    stack.callback(client.leave)
+    await client.read_head()
+    await client.read_until(10)
+    path = f"/under/streams/{client.headers[STREAM_ID_HEADER]}/acknowledged/10"
+    async with await RawClient.open(url, "POST", path) as telling:
+        if await telling.read_head() != HTTPStatus.OK:
+            raise RuntimeError(f"an acknowledgement was answered with {telling.status}")
+
+
+async def _stalled(
+    readers: int, freeze: Freeze, *options: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How the server is before they come, and after all of them were cut off."""
+    with server("--stall", str(STALL), *options) as url, ExitStack() as stack:
         before = state(url)
         for _ in range(readers):
-            await _freeze(url, target, stack, 10, 16384)
+            await freeze(url, stack)
         after = state(url)
         for _ in range(60):
             if sum(after["causes"].values()) >= readers and after["sockets"] <= before["sockets"]:
@@ -60,6 +86,13 @@ async def _stalled(readers: int) -> tuple[dict[str, Any], dict[str, Any]]:
             await asyncio.sleep(0.5)
             after = state(url)
     return before, after
+
+
+STALLING: Final[tuple[tuple[str, Freeze, list[str]], ...]] = (
+    ("while large chunks fill small buffers", _freeze_in_a_full_buffer, ["--small"]),
+    ("after they acknowledged ten small chunks", _freeze_acknowledging, []),
+)
+"""How readers freeze; what of the server is special."""
 
 
 async def tables(*, quick: bool) -> AsyncIterator[Table]:
@@ -79,16 +112,20 @@ async def tables(*, quick: bool) -> AsyncIterator[Table]:
             ),
             "A chunk a second goes on being made, and the kernel takes it: no send waits.",
         )
-    before, after = await _stalled(readers)
+    for what, freeze, options in STALLING:
+        yield _left(readers, what, *await _stalled(readers, freeze, *options))
+
+
+def _left(readers: int, what: str, before: dict[str, Any], after: dict[str, Any]) -> Table:
     stalled = after["causes"].get("CONSUMER_STALLED", 0)
-    yield Table(
-        f"{readers:,} readers that freeze while large chunks fill small buffers",
+    return Table(
+        f"{readers:,} readers that freeze {what}",
         "left",
         (
             Row("streams not cut off as CONSUMER_STALLED", float(readers - stalled), bar=Bar(0)),
             *(
-                Row(f"{what} more than before", float(after[what] - before[what]), bar=Bar(0))
-                for what in ("tasks", "sockets", "sessions")
+                Row(f"{kind} more than before", float(after[kind] - before[kind]), bar=Bar(0))
+                for kind in ("tasks", "sockets", "sessions")
             ),
         ),
         f"consumer_stall={STALL:g}; the readers are still there, and have not closed anything.",
