@@ -62,8 +62,9 @@ class Deploys:
         """
         shutdown = self()
         if not self._in_front and shutdown is not None:
-            shutdown.listen()
             self._in_front = shutdown.install()
+            if not self._in_front:
+                shutdown.listen()
         return shutdown
 
     def forget(self, *, setting: str = NAME, **_: object) -> None:
