@@ -126,7 +126,7 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         run.chunks += 1
         own = self._own.get(run_id)
         if own is not None:
-            own.passed(first=run.chunks == 1)
+            own.passed()
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """The same for the typed events of newer versions, of which some carry content."""

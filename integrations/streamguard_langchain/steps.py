@@ -71,10 +71,16 @@ class AsyncSteps(Steps):
 
     async def __anext__(self) -> Any:
         token = enter_scope(self._scope)
+        task = asyncio.current_task()
+        cancelling = 0 if task is None else task.cancelling()
         try:
             if self._iterator is None:
                 self._iterator = aiter(self._begin())
             item = await self._iterator.__anext__()
+            if task is not None and task.cancelling() > cancelling:
+                # Swallowed on the way, as `wait_for()` of Python 3.11 does when a chunk comes at the same time:
+                # its owner would wait for a chain that goes on.
+                raise asyncio.CancelledError("the chain had swallowed it")
         except StopAsyncIteration:
             raise
         except ChainStopped as stop:

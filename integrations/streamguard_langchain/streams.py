@@ -18,13 +18,16 @@ class OwnStream:
         scope: in which it is made, if there is one.
     """
 
-    __slots__ = ("_scope", "stream")
+    __slots__ = ("_began", "_carried", "_scope", "stream")
 
     def __init__(self, stream: RecordedStream, scope: Scope | None) -> None:
         self._scope = scope
         self.stream = stream
         # LangChain runs the model, and closing a transport does not end that: `over()` says when it has.
         stream.held = True
+        self._began = False
+        self._carried = 0
+        stream.carried = lambda: self._carried
         if scope is not None:
             scope.add(stream)
             scope.awaited.append(self.give_up)
@@ -47,12 +50,13 @@ class OwnStream:
             self.over()
             raise ChainStopped("the ledger could not open this stream") from error
 
-    def passed(self, *, first: bool) -> None:
+    def passed(self) -> None:
         """A chunk was handed to the application. The first one is told, for its instant."""
-        if first:
-            self.stream.passed(1)
+        if self._began:
+            self._carried += 1
         else:
-            self.stream.gone_past += 1
+            self._began = True
+            self.stream.passed(1)
 
     def left(self, error: BaseException) -> None:
         """The run was ended from outside, by what `error` says."""

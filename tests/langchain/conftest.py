@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +25,18 @@ def _no_collector() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """LangChain's models share clients that are never closed: their idle connections end with the process."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            for filtered in _IDLE_CONNECTIONS:
+                item.add_marker(pytest.mark.filterwarnings(filtered))
+
+
+_IDLE_CONNECTIONS = (
+    "ignore:unclosed:ResourceWarning",
+    "ignore:Exception ignored in. <(function _SelectorTransport|socket):pytest.PytestUnraisableExceptionWarning",
+)

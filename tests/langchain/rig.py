@@ -39,13 +39,9 @@ def slow_engine(interval: float = 30.0, **options: Any) -> LoopbackEngine:
 
 def openai(engine: Any, **options: Any) -> ChatOpenAI:
     """OpenAI's chat model, on its own client."""
-    given: dict[str, Any] = {
-        "model": "m",
-        "max_tokens": 500,
-        "max_retries": 0,
-        "stream_usage": True,
-    }
-    return ChatOpenAI(base_url=engine.openai_url, api_key="k", **(given | options))
+    given: dict[str, Any] = {"api_key": "k", "model": "m", "max_tokens": 500, "max_retries": 0}
+    given |= {"stream_usage": True} | options
+    return ChatOpenAI(base_url=engine.openai_url, **given)
 
 
 def anthropic(engine: Any, **options: Any) -> ChatAnthropic:

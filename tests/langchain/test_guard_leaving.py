@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from contextlib import aclosing
 from typing import Any
@@ -61,6 +62,30 @@ async def test_cancelled_task(phase: str, receipts: Receipts) -> None:
         assert engine.requests[0].generated <= LEAD
         await receipts.come()
         assert receipts.one.cause is Cause.CLIENT_DISCONNECT
+
+
+async def test_swallowed_cancellation(receipts: Receipts) -> None:
+    """A cancellation that a part of the chain swallows reaches its owner all the same."""
+    inside = asyncio.Event()
+
+    async def deaf(given: str) -> Any:
+        yield "a"
+        inside.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        while True:
+            yield "b"
+
+    chain = guard(RunnableLambda(deaf), on_receipt=receipts.append)
+    came: list[Any] = []
+    task = asyncio.create_task(keep(chain.astream(QUESTION), came))
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert came == ["a"]
+    await receipts.come()
+    assert receipts.one.cause is Cause.CLIENT_DISCONNECT
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
