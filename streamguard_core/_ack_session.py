@@ -59,7 +59,7 @@ class AcknowledgingSession(LoopSession):
 
     def sending(self, offset: int) -> None:
         """Chunks up to this commit offset are sent to the reader now; each adapter says so before it sends."""
-        if self._acks is not None and self._protocol.state is not SEALED:
+        if self._acks is not None:
             self._acks.sending(offset, self._protocol.consumed, self._clock.monotonic_ns())
             self._watch_acknowledgements()
 
@@ -168,7 +168,7 @@ class AcknowledgingSession(LoopSession):
         acks, loop = self._acks, self._loop
         if acks is None or loop is None or loop.is_closed() or not self._worth_waiting(acks):
             self._seal_now()
-        elif not self._unsettled:
+        else:
             self._unsettled = True
             self._stop_ack_timer()
             self._ack_timer = loop.call_later(acks.settle_seconds, self._stop_waiting)
@@ -207,7 +207,7 @@ class AcknowledgingSession(LoopSession):
         return taken if acks is None else acks.consumed(taken)
 
 
-def _fire(target: weakref.ref[AcknowledgingSession]) -> None:
+def _fire(target: Callable[[], AcknowledgingSession | None]) -> None:
     session = target()
     if session is not None:
         session._acknowledgement_is_due()

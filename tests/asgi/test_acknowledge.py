@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from streamguard_asgi import Acknowledge, GuardedResponse, Resume, guard_stream
@@ -205,6 +206,22 @@ async def test_a_chunk_without_text_is_owed_by_nobody() -> None:
     assert (await rig.acknowledged(server, 3))[1]["consumed"] == 4
     await eventually(lambda: rig.receipts)
     assert rig.receipts[0].consumed == rig.receipts[0].committed == 4
+
+
+async def test_eos_says_the_finish_before_the_receipt_is_there() -> None:
+    """What the provider said at its end is known without the receipt, which waits."""
+
+    async def words(request: Request) -> Any:
+        yield "a"
+        request.state.streamguard.sessions[0].finish("length")
+
+    rig = Rig(chat=words)
+    async with rig.get() as server:
+        await server.ended()
+    assert (eos(server)["finish"], rig.receipts) == ("length", [])
+    await rig.acknowledged(server, 1)
+    await eventually(lambda: rig.receipts)
+    assert rig.receipts[0].finish == "length"
 
 
 @pytest.mark.parametrize("accept", ["application/x-ndjson", "text/plain"])

@@ -35,7 +35,8 @@ async def test_all_that_freeze_are_cut_off_and_nothing_is_left(http: str) -> Non
     """No `send` blocks, and yet each is stalled, with the count it gave; no task, socket or session stays behind."""
     acknowledge = Acknowledge()
     rig = Rig(acknowledge, tokens=CHUNKS, consumer_stall=STALL)
-    async with serve(rig.app, http) as (server, url):
+    # What is left open is not closed for being idle meanwhile.
+    async with serve(rig.app, http, timeout_keep_alive=3600) as (server, url):
         before = len(asyncio.all_tasks())
         clients = [await freeze(url) for _ in range(READERS)]
         assert rig.receipts == []

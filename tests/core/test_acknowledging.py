@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from streamguard_core import StreamSession, UsageError
+from streamguard_core import Cause, StreamSession, UsageError
 from streamguard_core.acknowledging import ACKNOWLEDGE_HEADER, AcknowledgedStreams
 from streamguard_core.replay import Refusal, ResumeError
 
@@ -43,6 +43,23 @@ async def test_a_stream_is_known_until_it_is_sealed_and_then_remembered() -> Non
     stopped = streams.stop_of("s.a1b2", "ada")
     assert (stopped.stream_id, stopped.stopped, stopped.cause) == ("s", False, "COMPLETED")
     assert (await session.receipt()).consumed == 1
+
+
+@pytest.mark.parametrize("offset", ["", "-1", "1.5", "x", "\u0663", "9" * 16])
+async def test_an_offset_that_is_none(offset: str) -> None:
+    """Only digits, and not too many of them, are a commit offset; nothing is looked up for anything else."""
+    with pytest.raises(ResumeError) as refused:
+        AcknowledgedStreams().acknowledge_of("s", "ada", offset)
+    assert refused.value.refusal is Refusal.MALFORMED
+
+
+async def test_stopping() -> None:
+    """A live stream ends as its reader's wish."""
+    streams = AcknowledgedStreams()
+    session = StreamSession(iter(["word"]), stream_id="s")
+    streams.begin(session, "ada", expected=True, stall=None)
+    assert streams.stop_of("s", "ada").stopped
+    assert (await session.receipt()).cause is Cause.USER_CANCEL
 
 
 async def test_the_oldest_are_forgotten() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from streamguard_core import (
     UsageError,
     grace,
 )
+from streamguard_core._ack_session import _fire
 from streamguard_core.replay import Refusal, ResumeError
 from streamguard_core.testing import run
 
@@ -171,15 +173,17 @@ async def test_nobody_was_asked() -> None:
     assert (await plain.receipt()).consumed == 2
 
 
-async def test_a_reader_that_is_away_is_not_stalled() -> None:
+@pytest.mark.parametrize("away", [STALL / 2, 3 * STALL])
+async def test_a_reader_that_is_away_is_not_stalled(away: float) -> None:
     """Under grace its deadline stands still; what it resumes from is acknowledged, and the time runs from then."""
     rig = Rig(100, pause=1, on_disconnect=grace(60))
     sending = asyncio.create_task(rig.transport())
     await asyncio.sleep(2.5)
+    rig.session.acknowledge(2)
     sending.cancel()
     await asyncio.wait([sending])
     rig.session.disconnected()
-    await asyncio.sleep(30)
+    await asyncio.sleep(away)
     assert rig.session.wanted() is False
     sending = asyncio.create_task(rig.transport())
     rig.session.reader_returned(2)
@@ -188,6 +192,60 @@ async def test_a_reader_that_is_away_is_not_stalled() -> None:
     await sending
     assert rig.session.cause is Cause.CONSUMER_STALLED
     assert rig.ended_at == pytest.approx(back + STALL)
+
+
+async def test_nothing_changes_after_the_receipt() -> None:
+    """A last word that comes too late, and what is sent again, leave the session as its receipt has it."""
+    rig = Rig()
+    await rig.transport()
+    rig.session.finish("stop")
+    assert (rig.session.settling, rig.session.finish_reason) == (True, "stop")
+    receipt = await rig.session.receipt()
+    assert not rig.session.acknowledge(2)
+    rig.session.sending(5)
+    rig.session.reader_returned(3)
+    assert rig.consumed == receipt.consumed == 0
+    assert receipt.finish == "stop"
+    whole = Rig()
+    await whole.transport()
+    whole.session.acknowledge(3)
+    whole.session.sending(5)
+    assert whole.consumed == 3
+
+
+async def test_a_stream_that_takes_long_to_end_is_not_stalled_meanwhile() -> None:
+    """Its cause is fixed: a deadline that passes while its producer is being closed is not even history (G8)."""
+
+    async def stubborn() -> AsyncIterator[str]:
+        yield "word"
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            await asyncio.sleep(3)
+
+    session = StreamSession(stubborn(), own_task=True)
+    for _ in range(2):
+        session.expect_acknowledgements(1)  # the second time changes nothing
+    async for batch in session.batches():
+        session.sending(len(batch))
+        session.cancel()
+    receipt = await session.receipt()
+    assert [signal.cause for signal in receipt.history] == [Cause.USER_CANCEL]
+
+
+async def test_a_session_that_is_dropped() -> None:
+    """It is finalised at once, whatever its reader owes: its timer does not hold it, and finds nothing to do."""
+    session = StreamSession(iter(["word"]), stream_id="dropped")
+    session.expect_acknowledgements(STALL)
+    session.sending(1)
+    timer, known = session._ack_timer, weakref.ref(session)
+    assert timer is not None
+    with pytest.warns(ResourceWarning, match="dropped"):  # noqa: PT031 - the collector may be what drops it
+        del session
+        gc.collect()
+    assert known() is None
+    assert timer.cancelled()
+    _fire(known)  # where it was due in the same turn of the loop
 
 
 async def test_a_reader_that_leaves_is_not_waited_for() -> None:

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from streamguard_asgi import Acknowledge, Resume, StreamGuardMiddleware, guard_stream
 from streamguard_core import Receipt
 
-STALL = 1.0
+STALL = 4.0
 
 
 def make_app() -> Any:

@@ -14,7 +14,7 @@ from streamguard_providers import ReadFailure, StreamReader, StreamReadError
 
 from ..asgi.driver import BOUND  # noqa: TID252 - one bound for all servers
 from ..asgi.test_servers import serve  # noqa: TID252 - one server for both ends
-from ..examples.reader_app import make_app  # noqa: TID252 - one application for both readers
+from ..examples.reader_app import STALL, make_app  # noqa: TID252 - one application for both readers
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def texts(reader: StreamReader) -> list[str]:
 
 async def receipt_of(client: httpx.AsyncClient, reader: StreamReader) -> Any:
     """Wait for it."""
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(STALL + BOUND):
         while not (said := (await client.get(f"/receipts/{reader.stream_id}")).json()):  # noqa: ASYNC110 - a server is asked
             await asyncio.sleep(0.01)
     return said
@@ -61,7 +61,7 @@ async def test_it_reads_to_the_end_and_acknowledges_everything(client: httpx.Asy
     assert reader.end is not None
     assert (reader.end["cause"], reader.end["committed"]) == ("COMPLETED", 150)
     assert await receipt_of(client, reader) == {"cause": "COMPLETED", "consumed": 150}
-    assert 2 <= sum("acknowledged" in path for path in asked) < 50
+    assert 1 <= sum("acknowledged" in path for path in asked) < 50
 
 
 async def test_a_reader_that_freezes_is_cut_off(client: httpx.AsyncClient) -> None:
