@@ -124,7 +124,9 @@ class SSEDecoder(Framing):
         if rest is data and (_END in data or _CR in data):
             rest = self._unlike(data, events)
         if rest:
-            if len(rest) > self._max_rest or _CR in rest:
+            # Behind blocks that end in CRLF, one that ends in LF may be whole.
+            mixed = _LF in rest and self._like[2] != _END
+            if mixed or len(rest) > self._max_rest or _CR in rest:
                 self._lines(rest, events)
                 self._look()
             else:
@@ -374,8 +376,8 @@ def _like(data: bytes) -> _Like | None:
     if first.startswith(_EVENT):
         name = first[len(_EVENT) :].removesuffix(b"\r")
         head = _EVENT + name + line_end + _DATA
-    if not data.startswith(head):
-        return None
+    if _CR in name or not data.startswith(head):
+        return None  # a CR alone ends a line, too
     end_mark = line_end * 2
     return head, name, end_mark, end_mark + head
 

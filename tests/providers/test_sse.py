@@ -226,6 +226,19 @@ def test_whole_blocks_are_read_as_their_lines_are(
     assert decoder.truncated == single.truncated
 
 
+@pytest.mark.parametrize("first", [b"data: a\r\n\r\n", b"data: a\n\n", b"event: x\ndata: a\n\n"])
+@pytest.mark.parametrize("then", [b"data: b\n\n", b"data: b\r\n\r\n", b"event: x\ndata: b\n\n"])
+def test_a_block_is_handed_over_at_its_end(first: bytes, then: bytes) -> None:
+    """Also where its lines end otherwise than those before it."""
+    assert [event.data for event in SSEDecoder().feed(first + then)] == [b"a", b"b"]
+
+
+def test_a_name_ends_at_a_lone_cr() -> None:
+    """Also where the lines behind it end in LF."""
+    stream = b"event: x\rdata: a\r\revent: y\ndata: b\n\n"
+    assert SSEDecoder().feed(stream) == [SSEEvent(b"a", b"x"), SSEEvent(b"b", b"y")]
+
+
 def test_says_how_it_ended() -> None:
     """A last event without its blank line is handed over and told of; half of one is dropped and told of."""
     whole = SSEDecoder()
