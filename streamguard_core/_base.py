@@ -20,7 +20,14 @@ from streamguard_core._arguments import (
     check_tags,
 )
 from streamguard_core._pricing import priced
-from streamguard_core._seal import Description, build_receipt, finish_of, heed_attempts, was_told
+from streamguard_core._seal import (
+    Description,
+    build_receipt,
+    finish_of,
+    heed_attempts,
+    truncated_by,
+    was_told,
+)
 from streamguard_core._terms import SessionTerms
 from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause
@@ -320,7 +327,10 @@ class SessionBase(SessionTerms):
         self._give_place_back()
         now_ns = self._clock.monotonic_ns()
         told = not self._protocol.live
-        if error is None or (told and isinstance(error, _TOLD)):
+        if error is None and not told and (provider := truncated_by(self._protocol, self._about)):
+            detail = f"{provider} ended without its terminal marker"
+            self._protocol.producer_failed(Cause.TRUNCATED, detail, now_ns)
+        elif error is None or (told and isinstance(error, _TOLD)):
             self._protocol.producer_finished(now_ns)
         else:
             cause = _cause_of(error)

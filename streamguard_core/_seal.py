@@ -11,7 +11,7 @@ from streamguard_core._lifecycle import COMPLETED
 from streamguard_core.accounting import NO_USAGE, UNKNOWN, Count, CountSource, Usage, total_usage
 from streamguard_core.policies import DrainEnd
 from streamguard_core.protocol import StreamProtocol
-from streamguard_core.receipt import Attempt, CloseState, Instants, Receipt
+from streamguard_core.receipt import Attempt, AttemptOutcome, CloseState, Instants, Receipt
 from streamguard_core.termination import OnClose, Termination
 from streamguard_core.transitions import ENDED, GONE, UNCONFIRMED, ProducerState
 
@@ -67,6 +67,18 @@ def finish_of(protocol: StreamProtocol, about: Description) -> str | None:
     if protocol.finish is None and about.attempts and not about.attempts_beyond:
         return about.attempts[-1].finish
     return protocol.finish
+
+
+def truncated_by(protocol: StreamProtocol, about: Description) -> str | None:
+    """The provider whose stream was not whole although its SDK ended as if it were (G13); None where it was.
+
+    Only of the last call: what came before it, the application has seen and gone on. A producer that tells
+    its finish knows better.
+    """
+    if protocol.finish is not None or not about.attempts or about.attempts_beyond:
+        return None
+    last = about.attempts[-1]
+    return (last.provider or "the provider") if last.outcome is AttemptOutcome.TRUNCATED else None
 
 
 def _consumed(protocol: StreamProtocol, about: Description) -> int:

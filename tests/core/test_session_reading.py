@@ -11,10 +11,13 @@ import pytest
 
 from streamguard_core import (
     AnyChunk,
+    Attempt,
+    AttemptOutcome,
     Cause,
     Chunk,
     CloseState,
     MemoryLedger,
+    Report,
     StreamSession,
 )
 from streamguard_core.testing import (
@@ -102,6 +105,36 @@ async def test_a_truncated_stream_is_no_success(build: Build, read_all: ReadAll)
     built = build(emit("a"), truncate())
     assert await read_all(built.session) == ["a"]
     assert (await built.session.receipt()).cause is Cause.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "finish", "cause"),
+    [
+        ("completed", None, Cause.COMPLETED),
+        ("truncated", None, Cause.TRUNCATED),
+        ("truncated", "stop", Cause.COMPLETED),
+        ("truncated completed", None, Cause.COMPLETED),
+        ("completed truncated", None, Cause.TRUNCATED),
+    ],
+)
+async def test_a_producer_that_ends_as_if_its_last_call_were_whole(
+    outcomes: str, finish: str | None, cause: Cause
+) -> None:
+    """It is not taken for a completion (G13), unless the producer knows better and says its finish."""
+
+    class Producer:
+        async def stream(self, *, report: Report) -> AsyncIterator[list[str]]:
+            yield ["a"]
+            for outcome in outcomes.split():
+                report.attempt(Attempt(provider="p", outcome=AttemptOutcome(outcome)))
+            report.finish(finish)
+
+    session = StreamSession(Producer())
+    assert [chunk async for chunk in session] == ["a"]
+    receipt = await session.receipt()
+    assert receipt.cause is cause
+    said = "p ended without its terminal marker" if cause is Cause.TRUNCATED else ""
+    assert receipt.detail == said
 
 
 async def test_reading_after_eos(build: Build, read_all: ReadAll) -> None:

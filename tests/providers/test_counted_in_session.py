@@ -8,7 +8,9 @@ from typing import Any
 from streamguard_core import (
     AttemptOutcome,
     AttemptRole,
+    Cause,
     MemoryLedger,
+    Receipt,
     Scope,
     StreamSession,
     Usage,
@@ -113,3 +115,40 @@ class TestInASession:
         assert (first.outcome, first.chunks, first.finish) == (AttemptOutcome.COMPLETED, 2, "stop")
         assert (second.outcome, second.role) == (AttemptOutcome.FAILED, AttemptRole.RETRY)
         assert session.closers == []
+
+    async def test_a_call_that_was_not_whole(self, client: Client) -> None:
+        """The provider ended without its terminal marker, and the SDK as if all were well: no completion (G13)."""
+        cut = head() + chunked(token("never "), end=True)
+        async with scripted(Answer(cut, then="next")) as server:
+
+            async def words() -> AsyncIterator[str]:
+                await client.ask(server.url)
+                yield "never "
+
+            receipt = await self._receipt_of(words())
+        assert (receipt.cause, receipt.attempts[0].outcome) == (
+            Cause.TRUNCATED,
+            AttemptOutcome.TRUNCATED,
+        )
+
+    async def test_a_call_that_was_made_again(self, client: Client) -> None:
+        """What was not whole before the last call, the application has seen and gone on."""
+        cut = head() + chunked(token("never "), end=True)
+        async with scripted(Answer(cut, then="next"), Answer(WHOLE, then="next")) as server:
+
+            async def words() -> AsyncIterator[str]:
+                await client.ask(server.url)
+                await client.ask(server.url)
+                yield "never again"
+
+            receipt = await self._receipt_of(words())
+        assert receipt.cause is Cause.COMPLETED
+        assert len(receipt.attempts) == 2
+
+    async def _receipt_of(self, words: AsyncIterator[str]) -> Receipt:
+        scope = Scope()
+        session = StreamSession(words)
+        scope.session = session
+        with use_scope(scope):
+            assert [chunk async for chunk in session]
+            return await session.receipt()
