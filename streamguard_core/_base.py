@@ -32,7 +32,13 @@ from streamguard_core._terms import SessionTerms
 from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause
 from streamguard_core.clock import SYSTEM_CLOCK, Clock
-from streamguard_core.errors import LedgerError, StreamGuardError, TruncatedStream, UsageError
+from streamguard_core.errors import (
+    LedgerError,
+    StreamGuardError,
+    StreamStopped,
+    TruncatedStream,
+    UsageError,
+)
 from streamguard_core.gates import Gate, check_gates
 from streamguard_core.ledger import Ledger, check_ledger
 from streamguard_core.limits import DEFAULT_DEADLINES, Deadlines
@@ -51,7 +57,7 @@ logger = logging.getLogger("streamguard")
 MAX_ATTEMPTS: Final = 64
 _ASYNC: Final = Drive.ASYNC
 _FACTORY: Final = Drive.FACTORY
-_TOLD: Final = (asyncio.CancelledError, GeneratorExit)
+_TOLD: Final = (asyncio.CancelledError, GeneratorExit, StreamStopped)
 """How a producer ends that was told to."""
 _VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _NO_TAGS: Final[Mapping[str, str]] = {}

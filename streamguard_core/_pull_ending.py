@@ -13,7 +13,7 @@ from streamguard_core._pump import Unread, close_iterator
 from streamguard_core._stepping import Detached, Step
 from streamguard_core._winding import Winding
 from streamguard_core.chunks import AnyChunk, buffer_size
-from streamguard_core.errors import LedgerError, UsageError
+from streamguard_core.errors import LedgerError, StreamStopped, UsageError
 from streamguard_core.producers import Drive
 from streamguard_core.transitions import DRAINING, ENDED, STOPPING
 
@@ -29,6 +29,8 @@ class Within(Enum):
 CHUNKWISE: Final = Within.CHUNKWISE
 INSIDE: Final = Within.INSIDE
 AT_YIELD: Final = Within.AT_YIELD
+_ENDS: Final = (Exception, asyncio.CancelledError, StreamStopped)
+"""What a producer ends with; anything else is the process's affair."""
 
 
 class PullEnding(AcknowledgingSession):
@@ -121,7 +123,7 @@ class PullEnding(AcknowledgingSession):
         if interrupted:
             return
         unopened = source is None and isinstance(error, LedgerError | UsageError)
-        if unopened or not isinstance(error, Exception | asyncio.CancelledError):
+        if unopened or not isinstance(error, _ENDS):
             self._stop_reading()
             raise error
 

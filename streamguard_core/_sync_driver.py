@@ -10,7 +10,7 @@ from streamguard_core._base import SessionBase
 from streamguard_core._deadlines import next_look, tick
 from streamguard_core.chunks import AnyChunk, buffer_size
 from streamguard_core.dispatcher import Dispatcher
-from streamguard_core.errors import UsageError
+from streamguard_core.errors import StreamStopped, UsageError
 from streamguard_core.limits import NANOSECONDS
 from streamguard_core.producers import Drive, classify
 from streamguard_core.protocol import Action
@@ -76,7 +76,7 @@ class SyncDriver(SessionBase):
             self._producer_over(None)
         except BaseException as error:
             self._producer_over(error)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception | StreamStopped):
                 raise
         else:
             self._offer(chunk)

@@ -28,6 +28,14 @@ class CutOffError(StreamGuardError):
     """Something was attempted after the cutoff that needs a live stream."""
 
 
+class StreamStopped(BaseException):
+    """Raised inside of a producer whose stream is over, by a layer that tells its parts to end.
+
+    No `Exception`, so that no retry, no fallback and no `except Exception` of an application goes on for
+    a reader who left. A session takes it for the end that it has asked for.
+    """
+
+
 class LedgerError(StreamGuardError):
     """A ledger could not make a record durable. Nothing is lost: `receipt` holds what was to be written."""
 

@@ -11,7 +11,9 @@ from streamguard_asgi.generators import Generators
 from streamguard_asgi.passing import Passing, passing_of
 from streamguard_asgi.shielding import finish
 from streamguard_asgi.unwinding import Unwinding
+from streamguard_core import CutOffError
 from streamguard_core.decoding import MakesDecoders
+from streamguard_core.errors import StreamStopped
 
 if TYPE_CHECKING:
     from streamguard_asgi.request import RequestGuard
@@ -151,8 +153,13 @@ class Existing:
         self.unwinding.begin(gently=False)
 
     def ended_by_us(self, error: BaseException) -> bool:
-        """True when `error` is our own cancellation, and nobody else's."""
-        return self.unwinding.over() and isinstance(error, asyncio.CancelledError)
+        """True when `error` is our own cancellation, and nobody else's; or says that the reader has left.
+
+        What was cut off for a reader who is gone is no error of the application's, and not for its server's log.
+        """
+        if self.unwinding.over() and isinstance(error, asyncio.CancelledError):
+            return True
+        return isinstance(error, CutOffError | StreamStopped) and self._guard.gone is not None
 
     async def end(self, host: asyncio.Task[Any] | None, *, interrupted: bool) -> None:
         """The application has returned or raised: nothing it has left behind goes on."""

@@ -26,6 +26,7 @@ from streamguard_core import (
     Sealed,
     Shutdown,
     StreamSession,
+    SyncStreamSession,
     current_scope,
 )
 from streamguard_core.aborting import abort
@@ -37,6 +38,8 @@ from streamguard_core.shutdown import until_durable
 logger = logging.getLogger("streamguard")
 
 STATE_KEY = "streamguard"
+Stream = StreamSession | SyncStreamSession | RecordedStream
+"""What has a receipt: this guard closes the first kind, and is told by the others when they are sealed."""
 OnReceipt = Callable[[Receipt], Awaitable[None] | None]
 """Called with each receipt, once; may be a coroutine function."""
 
@@ -73,7 +76,7 @@ class RequestGuard(Scope):
         super().__init__(ledger=ledger, prices=prices, observers=(self._noticed,))
         self.shutdown = shutdown
         self.sessions: list[StreamSession] = []
-        self._streams: list[StreamSession | RecordedStream] = []
+        self._streams: list[Stream] = []
         self.responded = False
         """The response is complete: what happens to the connection now is no disconnect."""
         self.continues = False
@@ -147,7 +150,7 @@ class RequestGuard(Scope):
         return self._send(message)
 
     @property
-    def streams(self) -> tuple[StreamSession | RecordedStream, ...]:
+    def streams(self) -> tuple[Stream, ...]:
         """The streams of this request, in the order in which they were opened."""
         return tuple(self._streams)
 
@@ -204,7 +207,7 @@ class RequestGuard(Scope):
                 return
             self.sessions.append(member)
             self._unreported.append(member)
-        if isinstance(member, StreamSession | RecordedStream):
+        if isinstance(member, Stream):
             if self.shutdown is not None and not self._streams:
                 self.shutdown.add(self)
             self._streams.append(member)
@@ -305,14 +308,18 @@ class RequestGuard(Scope):
         self._tell(receipt)
 
     def _noticed(self, notice: Notice) -> None:
-        """A provider call outside of any session is over; in whatever thread it was made."""
-        if not isinstance(notice, Sealed):
+        """A stream that is no session of this loop's is over; in whatever thread it was made."""
+        if not isinstance(notice, Sealed) or self._closes(notice.receipt):
             return
         if threading.get_ident() == self._thread:
             self._tell(notice.receipt)
         else:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and its callbacks with it
                 self._loop.call_soon_threadsafe(self._tell, notice.receipt)
+
+    def _closes(self, receipt: Receipt) -> bool:
+        """Whether it is that of a session, which is reported when it is closed."""
+        return any(each.stream_id == receipt.stream_id for each in self.sessions)
 
     def _tell(self, receipt: Receipt) -> None:
         """Call `on_receipt`; its failure is logged, and is nobody's but its own."""

@@ -134,6 +134,6 @@ class _Guarded:
             if isinstance(notice, Sealed):
                 outer.discard(self.pump)
 
-        observers = (*options.get("observers", ()), forget)
+        observers = (*options.get("observers", ()), *outer.options["observers"], forget)
         usual = {name: options.get(name) or getattr(outer, name) for name in ("ledger", "prices")}
         return {**usual, "observers": observers}

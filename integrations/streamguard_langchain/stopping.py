@@ -6,9 +6,10 @@ import asyncio
 from typing import Any, ClassVar, Final
 
 from streamguard_core import Cause, Report, Scope
+from streamguard_core.errors import StreamStopped
 
 
-class ChainStopped(BaseException):
+class ChainStopped(StreamStopped):
     """The stream of this chain is over: whatever runs in it ends, and nothing more is begun.
 
     No `Exception`, so that no fallback, no retry and no `except Exception` of an application goes on

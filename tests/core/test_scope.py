@@ -16,7 +16,13 @@ from streamguard_core import (
     current_scope,
     use_scope,
 )
-from streamguard_core.scope import enter_scope, leave_scope
+from streamguard_core.scope import (
+    begin_calls,
+    current_caller,
+    enter_scope,
+    leave_scope,
+    scope_of_call,
+)
 from streamguard_core.shutdown import DETAIL
 from streamguard_core.testing import hang, scripted_iterator
 
@@ -178,3 +184,26 @@ def test_a_step_that_is_finalised_in_another_context_disturbs_nothing() -> None:
     with use_scope(outer):
         leave_scope(token)
         assert current_scope() is outer
+
+
+def test_a_call_belongs_to_its_caller() -> None:
+    """A call belongs to the run that makes it, as long as that is not over; then to the context's scope."""
+
+    class Run:
+        over = False
+        scope = Scope()
+
+    def calls() -> None:
+        around, run = Scope(), Run()
+        with use_scope(around):
+            assert scope_of_call() is around
+            begin_calls(run)
+            assert current_caller() is run
+            assert scope_of_call() is run.scope
+            run.over = True
+            assert current_caller() is None
+            assert scope_of_call() is around
+            assert around.generators is None
+        assert scope_of_call() is None
+
+    contextvars.copy_context().run(calls)
