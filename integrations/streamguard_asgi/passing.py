@@ -11,6 +11,7 @@ from streamguard_asgi._starlette import Message, Send
 from streamguard_asgi.tally import BEHIND_COLON, Tally
 from streamguard_core import Cause
 from streamguard_core.decoding import MakesDecoders
+from streamguard_core.shutdown import DETAIL
 
 if TYPE_CHECKING:
     from streamguard_asgi.request import RequestGuard
@@ -150,7 +151,7 @@ class Passing:
             return
         if self._stream.cause is None:
             self._tell()
-            self._stream.ended(Cause.TRUNCATED, "the application left its response unfinished")
+            self._stream.ended(*self._unfinished())
         elif confirmed:
             self._stream.ended()
         else:
@@ -158,6 +159,16 @@ class Passing:
         self._leave()
 
     # -- inside ------------------------------------------------------------------------------------
+
+    def _unfinished(self) -> tuple[Cause, str]:
+        """Why the application has returned without an end of its response."""
+        shutdown = self._guard.shutdown
+        if shutdown is not None and shutdown.begun:
+            return (
+                Cause.SHUTDOWN,
+                DETAIL,
+            )  # It has heard of the signal by itself, as sse-starlette does.
+        return Cause.TRUNCATED, "the application left its response unfinished"
 
     def _carried(self) -> int:
         return self._unwinding.sends.passed

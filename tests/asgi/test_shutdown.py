@@ -158,3 +158,23 @@ async def test_the_lifespan_installs_waits_and_takes_back() -> None:
         assert heard == list(range(1, run + 1))
         assert signal.getsignal(signal.SIGTERM) is before
         assert receipts[-1].cause is Cause.CLIENT_DISCONNECT
+
+
+async def test_an_application_that_stops_its_response_at_the_signal() -> None:
+    """G14: sse-starlette hears of the signal, too, and leaves its responses unfinished: no provider has failed."""
+    receipts: list[Receipt] = []
+    told = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: token\n\n", "more_body": True})
+        await told.wait()
+
+    guarded = StreamGuardMiddleware(app, on_receipt=receipts.append, shutdown=Shutdown(grace=600))
+    async with Server(guarded) as server:
+        await server.until(lambda: "token" in server.text)
+        signal.raise_signal(signal.SIGTERM)
+        told.set()
+        await server.ended()
+    assert [receipt.cause for receipt in receipts] == [Cause.SHUTDOWN]
