@@ -36,7 +36,7 @@ class SocketGuard(RequestGuard):
     ) -> SocketPump:
         """Become the one reader of the server's `receive`, and see what goes through its `send`."""
         self._pump = self._socket = SocketPump(receive, self._said, self._closed, limit)
-        self._send = send
+        self._server = self._send = send
         return self._socket
 
     def send(self, message: Message) -> Awaitable[None]:

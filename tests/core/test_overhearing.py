@@ -23,8 +23,8 @@ pytestmark = [
 
 @pytest.fixture
 def shutdown() -> Iterator[Shutdown]:
-    """What hears; the descriptor is nobody's before and afterwards."""
-    assert signal.set_wakeup_fd(-1) == -1
+    """What hears; the descriptor is nobody's afterwards, and before: loops of earlier tests may leave theirs."""
+    signal.set_wakeup_fd(-1)
     made = Shutdown(grace=0)
     yield made
     made.uninstall()
