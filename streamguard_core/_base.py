@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
@@ -19,6 +18,7 @@ from streamguard_core._arguments import (
     check_observers,
     check_tags,
 )
+from streamguard_core._failures import TOLD, cause_of_error, describe
 from streamguard_core._pricing import priced
 from streamguard_core._seal import (
     Description,
@@ -32,13 +32,7 @@ from streamguard_core._terms import SessionTerms
 from streamguard_core.accounting import Usage
 from streamguard_core.causes import Cause
 from streamguard_core.clock import SYSTEM_CLOCK, Clock
-from streamguard_core.errors import (
-    LedgerError,
-    StreamGuardError,
-    StreamStopped,
-    TruncatedStream,
-    UsageError,
-)
+from streamguard_core.errors import UsageError
 from streamguard_core.gates import Gate, check_gates
 from streamguard_core.ledger import Ledger, check_ledger
 from streamguard_core.limits import DEFAULT_DEADLINES, Deadlines
@@ -57,8 +51,6 @@ logger = logging.getLogger("streamguard")
 MAX_ATTEMPTS: Final = 64
 _ASYNC: Final = Drive.ASYNC
 _FACTORY: Final = Drive.FACTORY
-_TOLD: Final = (asyncio.CancelledError, GeneratorExit, StreamStopped)
-"""How a producer ends that was told to."""
 _VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _NO_TAGS: Final[Mapping[str, str]] = {}
 
@@ -336,10 +328,10 @@ class SessionBase(SessionTerms):
         if error is None and not told and (provider := truncated_by(self._protocol, self._about)):
             detail = f"{provider} ended without its terminal marker"
             self._protocol.producer_failed(Cause.TRUNCATED, detail, now_ns)
-        elif error is None or (told and isinstance(error, _TOLD)):
+        elif error is None or (told and isinstance(error, TOLD)):
             self._protocol.producer_finished(now_ns)
         else:
-            cause = _cause_of(error)
+            cause = cause_of_error(error)
             if not told:
                 logger.warning(
                     "stream %s: the producer raised %s", self.stream_id, type(error).__name__
@@ -386,22 +378,6 @@ def new_stream_id() -> str:
     stamp, chance = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
     # Version 7 and the variant stand in two hexadecimal digits, of which the variant leaves two bits to chance.
     return f"{stamp[:8]}-{stamp[8:]}-7{chance[:3]}-{_VARIANT[chance[3]]}{chance[4:7]}-{chance[8:]}"
-
-
-def _cause_of(error: BaseException) -> Cause:
-    if isinstance(error, TruncatedStream):
-        return Cause.TRUNCATED
-    return (
-        Cause.INTERNAL_ERROR
-        if isinstance(error, LedgerError | UsageError)
-        else Cause.PRODUCER_ERROR
-    )
-
-
-def describe(error: BaseException) -> str:
-    """An error as a receipt may show it: its type, and its text only where we wrote that ourselves."""
-    name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, StreamGuardError) and str(error) else name
 
 
 def _call_closer(closer: Callable[[], None]) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from streamguard_core._base import SessionBase, describe
+from streamguard_core._base import SessionBase
 from streamguard_core._deadlines import next_look, tick
+from streamguard_core._failures import describe
 from streamguard_core._interrupt import Interrupt, current_task, running_task
 from streamguard_core._lifecycle import ARM, CLOSE_PRODUCER, WAKE_CONSUMER, WAKE_PRODUCER
 from streamguard_core._pump import Unread

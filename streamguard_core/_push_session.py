@@ -9,8 +9,9 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from streamguard_core._base import SessionBase, describe
+from streamguard_core._base import SessionBase
 from streamguard_core._batch_session import BatchSession
+from streamguard_core._failures import describe
 from streamguard_core._interrupt import running_task
 from streamguard_core._out import SessionOut
 from streamguard_core._pump import Pump

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Unpack
 
-from streamguard_core._base import describe
+from streamguard_core._failures import describe
 from streamguard_core._sync_driver import SyncDriver
 from streamguard_core.causes import Cause
 from streamguard_core.chunks import AnyChunk, buffer_size
