@@ -101,8 +101,11 @@ class AcknowledgingSession(LoopSession):
             self._watch_acknowledgements()
 
     def on_sealed(self, callback: Callable[[Receipt], None]) -> None:
-        """Call `callback` with the receipt when it is written, in the same step; there is room for one."""
-        self._on_sealed = callback
+        """Call `callback` with the receipt when it is written, in the same step, or at once; there is room for one."""
+        if self._sealed is None:
+            self._on_sealed = callback
+        else:
+            callback(self._sealed)
 
     @property
     def acknowledges(self) -> bool:

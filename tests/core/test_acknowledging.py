@@ -117,3 +117,15 @@ async def test_what_a_reader_is_told() -> None:
         session = StreamSession(iter(["word"]))
         assert streams.begin(session, "", expected=expected, stall=1) == told
         await session.aclose()
+
+
+@pytest.mark.parametrize("expected", [True, False])
+async def test_a_stream_that_is_sealed_before_it_is_known_is_not_held(expected: bool) -> None:
+    """A reader may leave while it is asked whose it is: what has ended by then is remembered, and is not live for ever."""
+    streams = AcknowledgedStreams()
+    session = StreamSession(iter(["word"]), stream_id="s")
+    session.cancel()
+    await session.aclose()
+    streams.begin(session, "ada", expected=expected, stall=None)
+    assert streams.live == 0
+    assert streams.stop_of("s", "ada").cause == "USER_CANCEL"
