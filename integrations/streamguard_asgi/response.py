@@ -284,7 +284,11 @@ class GuardedResponse(Response):
         guard.add(session)
         guard.session = guard.session or session
         kept = await kept_by(resume, session, request, guard)
-        asked = await self._asked(guard, session, Events(), request)
+        try:
+            asked = await self._asked(guard, session, Events(), request)
+        except BaseException:
+            kept.ended()  # It has never had a reader, whose leaving would say so.
+            raise
         form = kept.events(0)[0]
         delivery = Delivery(session, form, send, opening=kept.opening(), **self._times(guard))
         guard.add(delivery)

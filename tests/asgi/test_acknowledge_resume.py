@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from streamguard_asgi import Resume
+import pytest
+
+from streamguard_asgi import Acknowledge, Resume
 from streamguard_core import Cause
 from streamguard_core.testing import run
 
@@ -107,3 +110,19 @@ async def test_after_the_end() -> None:
     assert eos(server)["committed"] == 4
     status, said = await rig.acknowledged(server, 4)
     assert (status, said["counted"], said["sealed"]) == (200, False, True)
+
+
+async def test_what_fails_before_it_is_served_is_not_kept() -> None:
+    """A stream that ends while `Acknowledge` asks for its owner is forgotten by its `Resume` as any that has ended."""
+
+    async def owner(_: Any) -> str:
+        raise LookupError("the users' table is away")
+
+    resume = Resume(max_ended=0)
+    rig = Rig(Acknowledge(owner=owner), resume=resume)
+    async with rig.get() as server:
+        with pytest.raises(LookupError):
+            await server.ended()
+    assert repr(resume) == "<Resume window=30s, 0 streams>"
+    assert rig.acknowledge.live == 0
+    assert [receipt.cause for receipt in rig.receipts] == [Cause.CONSUMER_ERROR]

@@ -121,7 +121,7 @@ async def test_what_a_reader_is_told() -> None:
 
 @pytest.mark.parametrize("expected", [True, False])
 async def test_a_stream_that_is_sealed_before_it_is_known_is_not_held(expected: bool) -> None:
-    """A reader may leave while it is asked whose it is: what has ended by then is remembered, and is not live for ever."""
+    """A reader may leave while it is asked whose it is: what has ended by then is remembered, and not live for ever."""
     streams = AcknowledgedStreams()
     session = StreamSession(iter(["word"]), stream_id="s")
     session.cancel()
