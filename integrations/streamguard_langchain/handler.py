@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import UUID
@@ -116,7 +118,9 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         """A model that is no chat model is about to be called."""
         self._begin(run_id, parent_run_id, asked_of(metadata, kwargs.get("invocation_params")))
 
-    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_new_token(
+        self, token: Any, *, run_id: UUID, chunk: Any = None, **kwargs: Any
+    ) -> None:
         """A chunk came, and goes on to the application unless its stream is over."""
         run = self._runs.get(run_id)
         if run is None:
@@ -124,6 +128,9 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         if run.stopped:
             raise ChainStopped
         run.chunks += 1
+        message = getattr(chunk, "message", None)
+        if message is not None and (usage := getattr(message, "usage_metadata", None)):
+            run.note(usage)
         own = self._own.get(run_id)
         if own is not None:
             own.passed()
@@ -262,9 +269,24 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         self._runs[run_id] = run
         if own is not None:
             self._own[run_id] = own
+            self._see_cancelled(run_id)
         begin_calls(run)
         if run.stopped:
             raise ChainStopped
+
+    def _see_cancelled(self, run_id: UUID) -> None:
+        """LangChain tells nothing of a call that is cancelled in `ainvoke()`: the end of its task does."""
+
+        def over(task: asyncio.Task[Any]) -> None:
+            run = self._runs.get(run_id)
+            # A stream goes on in other tasks, and is told of.
+            if run is not None and not run.chunks and task.cancelled():
+                self.on_llm_error(asyncio.CancelledError(), run_id=run_id)
+
+        with contextlib.suppress(RuntimeError):  # in a thread without a loop nothing is cancelled
+            task = asyncio.current_task()
+            if task is not None:
+                task.add_done_callback(over)
 
     def _own_stream(self, scope: Scope | None, failure: Failure | None, asked: Asked) -> OwnStream:
         """The stream of a run that belongs to no other; a further try goes on with the first one's."""

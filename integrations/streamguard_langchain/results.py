@@ -65,7 +65,7 @@ def said_in(result: LLMResult | None, *, whole: bool) -> Said:
         finish=_finish(said),
         model=_text(said.get("model_name") or said.get("model")),
         request_id=None if identity is None or identity.startswith(_OWN_IDS) else identity,
-        usage=_usage(getattr(message, "usage_metadata", None), whole=whole),
+        usage=usage_of(getattr(message, "usage_metadata", None), whole=whole),
     )
 
 
@@ -88,7 +88,7 @@ def _finish(said: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _usage(told: Any, *, whole: bool) -> Usage | None:
+def usage_of(told: Any, *, whole: bool) -> Usage | None:
     """The usage of a message; of one that is not whole, what was sent in is all that is settled."""
     if not isinstance(told, Mapping):
         return None

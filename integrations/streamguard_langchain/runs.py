@@ -17,7 +17,7 @@ from streamguard_core import (
     Scope,
     Usage,
 )
-from streamguard_langchain.results import NOTHING, Asked, Said
+from streamguard_langchain.results import NOTHING, Asked, Said, usage_of
 from streamguard_langchain.stopping import ENDED_FROM_OUTSIDE
 from streamguard_langchain.streams import OwnStream
 
@@ -44,6 +44,7 @@ class ModelRun:
         "_report",
         "_role",
         "_scope",
+        "_seen",
         "_started_ns",
         "carried",
         "chunks",
@@ -72,13 +73,15 @@ class ModelRun:
         }
         self._started_ns = time.monotonic_ns()
         self._scope: Scope | None = None
+        self._seen = NOTHING
         self.chunks = 0
         self.over = False
         self.stopped = False
         """The stream was cut off: the next chunk is refused."""
         self.carried = False
         """A guarded transport carries its calls, and reports them."""
-        self._leave: Callable[[], None] = ends_with.on_close(self._stop)
+        self._leave: Callable[[], None] = _nothing
+        self._leave = ends_with.on_close(self._stop)
 
     @property
     def scope(self) -> Scope:
@@ -93,7 +96,14 @@ class ModelRun:
         mine = self._asked
         return (mine.provider, mine.model) == (asked.provider, asked.model)
 
-    def end(self, outcome: AttemptOutcome, said: Said = NOTHING, error: str | None = None) -> None:
+    def note(self, usage: Any) -> None:
+        """A chunk came with a part of the usage: what was sent in stands from the beginning."""
+        if not self._seen.usage:
+            self._seen = Said(usage=usage_of(usage, whole=False))
+
+    def end(
+        self, outcome: AttemptOutcome, said: Said | None = None, error: str | None = None
+    ) -> None:
         """The run is over: report it, unless its calls were reported.
 
         Args:
@@ -106,7 +116,7 @@ class ModelRun:
         self.over = True
         self._leave()
         if not self.carried:
-            self._report.attempt(self._attempt(outcome, said, error))
+            self._report.attempt(self._attempt(outcome, said or self._seen, error))
 
     # -- what transports tell ------------------------------------------------------------------------
 
@@ -136,7 +146,11 @@ class ModelRun:
     # -- inside --------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
+        """The cutoff: told at once, because LangChain tells nothing of a call that is cancelled in `ainvoke()`."""
         self.stopped = True
+        # A session that calls its list goes through it: what it has called it need not forget.
+        self._leave = _nothing
+        self.end(CUT)
 
     def _attempt(self, outcome: AttemptOutcome, said: Said, error: str | None) -> Attempt:
         asked = self._asked
@@ -155,6 +169,10 @@ class ModelRun:
             usage=said.usage,
             **self._ids,
         )
+
+
+def _nothing() -> None:
+    """Nothing is to be taken back yet."""
 
 
 class Failure:
