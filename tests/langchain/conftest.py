@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .rig import Receipts
+from .receipts import Receipts
 
 pytest.importorskip("langchain_core")
 

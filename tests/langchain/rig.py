@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
-from streamguard_core import Receipt
 from streamguard_testing import LoopbackEngine
 
 # The oldest versions that we support are tested without the models, of which none goes with all of them.
@@ -21,8 +18,6 @@ from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 
 QUESTION = "Tell me about the river."
-BOUND = 10.0
-"""Seconds in which what must come has come, on a busy machine as well."""
 LEAD = 6
 """How many tokens an engine makes at once, before it becomes slow."""
 
@@ -78,26 +73,3 @@ async def keep(stream: AsyncIterator[Any], found: list[Any]) -> None:
     """Read a stream to its end, and keep what has come until now."""
     async for chunk in stream:
         found.append(chunk)  # noqa: PERF401 - the test looks at it meanwhile
-
-
-async def eventually(condition: Callable[[], Any]) -> None:
-    """Let the loop turn until `condition` holds."""
-    give_up = time.monotonic() + BOUND
-    while not condition():
-        if time.monotonic() > give_up:
-            raise TimeoutError(f"it did not become true within {BOUND} s")
-        await asyncio.sleep(0.002)
-
-
-class Receipts(list[Receipt]):
-    """What `on_receipt` was called with."""
-
-    @property
-    def one(self) -> Receipt:
-        """The only one."""
-        (receipt,) = self
-        return receipt
-
-    async def come(self, count: int = 1) -> None:
-        """Wait until there are so many."""
-        await eventually(lambda: len(self) >= count)

@@ -18,7 +18,8 @@ from streamguard_core import AttemptOutcome, AttemptRole, Cause, CutOffError, Sc
 from streamguard_langchain import guard
 from streamguard_testing import Fault, LoopbackEngine, run_engine
 
-from .rig import LEAD, QUESTION, Receipts, anthropic, eventually, keep, openai, slow_engine
+from .receipts import Receipts, eventually
+from .rig import LEAD, QUESTION, anthropic, keep, openai, slow_engine
 
 
 class Texts(TypedDict):

@@ -25,7 +25,8 @@ from streamguard_core import (
 from streamguard_langchain import guard
 from streamguard_testing import run_engine
 
-from .rig import LEAD, MODELS, QUESTION, Receipts, eventually, keep, openai, read, slow_engine
+from .receipts import Receipts, eventually
+from .rig import LEAD, MODELS, QUESTION, keep, openai, read, slow_engine
 
 PROMPT = ChatPromptTemplate.from_template("{question}")
 ASKED = {"question": QUESTION}

@@ -24,18 +24,8 @@ from streamguard_core import (
 from streamguard_langchain import ChainStopped, StreamGuardCallbackHandler
 from streamguard_testing import Fault, run_engine
 
-from .rig import (
-    LEAD,
-    MODELS,
-    QUESTION,
-    Receipts,
-    anthropic,
-    eventually,
-    keep,
-    openai,
-    read,
-    slow_engine,
-)
+from .receipts import Receipts, eventually
+from .rig import LEAD, MODELS, QUESTION, anthropic, keep, openai, read, slow_engine
 
 
 @pytest.fixture

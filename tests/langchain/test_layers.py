@@ -18,7 +18,8 @@ from streamguard_providers import GuardedAsyncTransport, GuardedTransport
 from streamguard_testing import LoopbackEngine, RawClient
 
 from ..asgi.test_servers import serve  # noqa: TID252 - one way to serve for all
-from .rig import LEAD, QUESTION, Receipts, eventually, openai, slow_engine
+from .receipts import Receipts, eventually
+from .rig import LEAD, QUESTION, openai, slow_engine
 
 ENDPOINTS = ["decorated", "decorated-handler", "response", "plain", "thread", "decorated-thread"]
 
