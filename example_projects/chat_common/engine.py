@@ -41,10 +41,14 @@ class Engine:
         """
         return {"name": self.name, "model": self.model, "server": server, "admin": admin}
 
+    @property
+    def kind(self) -> type[Producer]:
+        """What makes the calls to it."""
+        return OpenAIProducer if self.url.endswith("/v1") else OllamaProducer
+
     def ask(self, messages: list[dict[str, Any]]) -> Producer:
         """Prepare one call; it is made when the stream is read, and closed when the reader leaves."""
-        kind = OpenAIProducer if self.url.endswith("/v1") else OllamaProducer
-        return kind(self.model, messages=messages, base_url=self.url, max_tokens=MAX_TOKENS)
+        return self.kind(self.model, messages=messages, base_url=self.url, max_tokens=MAX_TOKENS)
 
 
 @contextlib.contextmanager
@@ -57,13 +61,19 @@ def engine_at(url: str | None, model: str | None) -> Iterator[Engine]:
     yield engine_there(url, model)
 
 
-def engine_there(url: str, model: str | None) -> Engine:
-    """The engine at an address, with its first model where none is named. Ends the program if there is none."""
+def engine_there(url: str, model: str | None, *, option: str = "--engine") -> Engine:
+    """The engine at an address, with its first model where none is named. Ends the program if there is none.
+
+    Args:
+        url: the address.
+        model: the model's name.
+        option: of the command line, by which the address was given.
+    """
     url = url.rstrip("/")
-    return Engine(url=url, model=model or _first_model(url), name=url)
+    return Engine(url=url, model=model or _first_model(url, option), name=url)
 
 
-def _first_model(url: str) -> str:
+def _first_model(url: str, option: str) -> str:
     path = "/models" if url.endswith("/v1") else "/api/tags"
     try:
         offered = httpx.get(url + path, timeout=10).raise_for_status().json()
@@ -72,5 +82,5 @@ def _first_model(url: str) -> str:
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
         sys.exit(
             f"main.py: {url} was asked for its models and did not name one ({type(error).__name__});"
-            " check --engine, or name one with --model"
+            f" check {option}, or name one with --model"
         )
