@@ -30,6 +30,8 @@ _log: Final = logging.getLogger("streamguard.providers")
 
 Cached = Callable[[RoutedCall], Any]
 """Returns an answer for a call, as text or as chunks; None where it has none. May be awaitable."""
+CACHED: Final = "cached"
+"""The finish of a stream whose end came from there: no provider has said one."""
 _Lead = tuple[RoutedAttempt, list[AnyChunk] | None]
 _Racing = dict["asyncio.Task[list[AnyChunk] | None]", RoutedAttempt]
 
@@ -125,6 +127,8 @@ class Routing:
                     return
             if not self._cutoff.was_cut and (rest := await self._instead()):
                 yield rest
+                # The answer is whole, although the last call's was not (G13).
+                self._report.finish(CACHED)
         except CutOffError:
             # After the cutoff there is nobody to whom an error would say anything.
             if not self._cutoff.was_cut:

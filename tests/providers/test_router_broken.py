@@ -339,6 +339,20 @@ async def test_the_cached_answer_before_anything_is_visible() -> None:
     assert attempts(receipt) == [("make", "first", "failed")]
 
 
+async def test_the_cached_answer_after_a_call_without_its_end() -> None:
+    """A stream that a cached answer made whole is completed, although its last call was not whole (G13)."""
+    provider = Provider(["It ", "was ", TruncatedStream("no terminal marker")])
+    router = Router(
+        {"chat": Route(provider.make, "m")},
+        when_broken=("cached", "partial"),
+        cached=lambda call: "It was the best of times.",
+    )
+    text, receipt = await told(router.producer("chat", prompt=PROMPT))
+    assert attempts(receipt) == [("make", "first", "truncated")]
+    assert (text, receipt.cause) == ("It was the best of times.", Cause.COMPLETED)
+    assert receipt.finish == "cached"
+
+
 async def test_the_failure_behind_a_partial_ending() -> None:
     """Outside of a session the ending is an exception, whose cause is the provider's failure."""
     router = Router({"chat": Route(Provider(BROKEN).make, "m")})
