@@ -2,6 +2,7 @@
 #   make demo                                   see a stream being cut, unguarded and guarded
 #   make demo ENGINE=http://localhost:11434 MODEL=llama3      the same against your own engine
 #   make chat, make django-chat                 a chat page with a receipt under each answer
+#   make pipeline                               a LangChain pipeline, with metrics and receipts
 #   make test                                   run the tests
 
 PYTHON ?= python3
@@ -16,12 +17,12 @@ SHELL  := /bin/sh
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo chat django-chat test lint format fuzz bench docs changelog clean
+.PHONY: help demo chat django-chat pipeline test lint format fuzz bench docs changelog clean
 
 help: ## list the targets
 	@echo "StreamGuard: what you can make"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
-	@echo "Variables: PYTHON=python3.12  ENGINE=URL MODEL=NAME (demo, chats)  ARGS='...' (demo, chats, test, bench)"
+	@echo "Variables: PYTHON=python3.12  ENGINE=URL MODEL=NAME (demo, chats, pipeline)  ARGS='...' (these, test, bench)"
 
 demo: $(STAMP) ## watch a stream being cut: tokens burnt without and with the guard
 	@echo "==> make demo: starting the engine and the example, readers leave half-way"
@@ -33,6 +34,9 @@ chat: $(STAMP) ## a chat page at http://127.0.0.1:8000 with a receipt under each
 
 django-chat: $(STAMP) $(if $(findstring --wsgi,$(ARGS)),$(VENV)/.group-browser) ## the same in Django, with an admin; ARGS=--wsgi for gunicorn's threads
 	@$(PY) example_projects/django_chat/main.py $(if $(ENGINE),--engine '$(ENGINE)') $(if $(MODEL),--model '$(MODEL)') $(ARGS)
+
+pipeline: $(STAMP) ## a streaming LangChain pipeline: live metrics, guardrails, failures, receipts
+	@$(PY) example_projects/langchain_pipeline/main.py $(if $(ENGINE),--base-url '$(ENGINE)') $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 test: $(STAMP) ## run the tests
 	@echo "==> make test: running the tests with $$($(PY) --version)"

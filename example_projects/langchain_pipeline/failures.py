@@ -57,19 +57,7 @@ class ErrorHandler:
             await asyncio.sleep(0.05)
 
     def said(self, receipt: Receipt) -> list[str]:
-        """What it did for a stream, in lines; none where nothing failed."""
-        if len(receipt.attempts) == 1 and receipt.completed:
-            return []
-        return [*self._kept_answer(receipt), *self._breakers()]
-
-    def _kept_answer(self, receipt: Receipt) -> list[str]:
-        broken = not receipt.attempts or receipt.attempts[-1].outcome != "completed"
-        stood_in = receipt.completed and broken
-        return ["the kept answer stood in"] if stood_in else []
-
-    def _breakers(self) -> list[str]:
-        return [
-            f"breaker of {health.name}: {health.state}"
-            for health in self.router.health()
-            if health.state != "closed"
-        ]
+        """What it did for a stream, and how the routes are that are not well, in lines."""
+        stood_in = ["the kept answer stood in"] if receipt.finish == "cached" else []
+        ill = [health for health in self.router.health() if health.state is not BreakerState.CLOSED]
+        return stood_in + [f"the breaker of the {each.name} is {each.state}" for each in ill]

@@ -54,7 +54,7 @@ class Window:
         """The name of the rule that was broken."""
 
     def take(self, text: str) -> str:
-        """Take what has come, and return what may be shown; nothing from a broken rule on."""
+        """Take what has come, and return what may be shown: of what breaks a rule nothing, and nothing after it."""
         self._text += text
         return self._release(len(self._text) - HOLD, whole=False)
 
@@ -64,9 +64,10 @@ class Window:
 
     def _release(self, until: int, *, whole: bool) -> str:
         for name, found in self._found():
-            if whole or found.end() < len(self._text):
-                self.broken = self.broken or name
             # What may still grow is kept until it is known what it grows into.
+            settled = whole or found.end() < len(self._text)
+            if settled and self.broken is None:
+                self.broken, until = name, found.start()
             until = min(until, found.start())
         until = max(until, self._shown)
         released = self._text[self._shown : until]

@@ -120,11 +120,16 @@ async def _read(
     try:
         async with aclosing(chain.astream(question)) as texts:  # type: ignore[type-var]
             async for text in texts:
-                show(text)
-    except BrokenPipeError:
-        scope.disconnected("nobody reads the answer any more")
+                _give(text, scope, show)
     except CutOffError:
         return None  # Why stands on the receipt.
     except Exception as error:  # noqa: BLE001 - a chain may raise anything, and its message may quote the prompt
         return type(error).__name__
     return None
+
+
+def _give(text: str, scope: Scope, show: Callable[[str], None]) -> None:
+    try:
+        show(text)
+    except BrokenPipeError:
+        scope.disconnected("nobody reads the answer any more")

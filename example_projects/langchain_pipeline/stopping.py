@@ -28,8 +28,9 @@ class Stop:
 
         def heard(number: int, _: FrameType | None) -> None:
             self.code = 128 + number
-            signal.signal(number, before[number])
-            loop.call_soon_threadsafe(scope.terminate, *_WORDS[signal.Signals(number)])
+            heard_one = signal.Signals(number)
+            signal.signal(heard_one, before[heard_one])
+            loop.call_soon_threadsafe(scope.terminate, *_WORDS[heard_one])
 
         before = {number: signal.signal(number, heard) for number in _WORDS}
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -9,7 +10,7 @@ import time
 from langchain_pipeline.metrics import MetricsCollector
 from langchain_pipeline.pipeline import Ending
 
-from streamguard_core import Attempt, Receipt
+from streamguard_core import Attempt, Count, Receipt
 
 _EVERY = 0.5
 """Seconds between two lines of metrics."""
@@ -46,14 +47,8 @@ class Terminal:
     def end(self) -> None:
         """The answer is over: its line, too."""
         if self._open:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._write("\n")
-            except BrokenPipeError:
-                self.leave()
-
-    def leave(self) -> None:
-        """Nobody reads: what is still in the buffer goes nowhere, and nothing complains of it at the exit."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def say(self, line: str = "") -> None:
         """Say something that is not the answer."""
@@ -66,10 +61,16 @@ class Terminal:
             self.say(f"  [{metrics}]")
 
     def _write(self, text: str) -> None:
-        if text:
+        if not text:
+            return
+        try:
             sys.stdout.write(text)
             sys.stdout.flush()
-            self._open = not text.endswith("\n")
+        except BrokenPipeError:
+            # What is still in the buffer goes nowhere, and nothing complains of it at the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
+        self._open = not text.endswith("\n")
 
 
 def summary(ending: Ending, said: list[str]) -> list[str]:
@@ -85,17 +86,27 @@ def summary(ending: Ending, said: list[str]) -> list[str]:
 
 
 def _lines(receipt: Receipt) -> list[str]:
-    output = "unknown" if receipt.output.value is None else str(receipt.output.value)
-    prevented = "unknown" if receipt.prevented.upper is None else f"up to {receipt.prevented.upper}"
     said = [
         f"Receipt  {receipt.stream_id}",
         f"  cause      {receipt.cause}{_behind(receipt)}",
         f"  finish     {receipt.finish or '-'}",
         f"  pieces     {receipt.produced} produced, {receipt.committed} committed, {receipt.consumed} consumed",
-        f"  output     {output} tokens ({receipt.output.source}), {prevented} prevented",
+        f"  output     {_tokens(receipt.output)}",
+        f"  prevented  {_prevented(receipt.prevented)}",
         f"  connection {receipt.close}",
     ]
     return said + [f"  attempt    {_attempt(each)}" for each in receipt.attempts]
+
+
+def _tokens(count: Count) -> str:
+    if count.value is None:
+        return "unknown"
+    exact = count.lower == count.upper
+    return f"{'' if exact else 'about '}{count.value} tokens (source: {count.source})"
+
+
+def _prevented(count: Count) -> str:
+    return "unknown" if count.upper is None else f"up to {count.upper} tokens"
 
 
 def _behind(receipt: Receipt) -> str:
