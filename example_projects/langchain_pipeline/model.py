@@ -52,6 +52,9 @@ class RoutedModel(BaseChatModel):
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
+        # LangChain takes a stream without any chunk for a mistake of ours; whether it is one, the
+        # response handler says.
+        yield ChatGenerationChunk(message=AIMessageChunk(content=""))
 
     def _batches(
         self, messages: list[BaseMessage], stop: list[str] | None
