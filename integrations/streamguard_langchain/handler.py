@@ -86,8 +86,6 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         if on_receipt is not None:
             self._observers += (telling(on_receipt),)
         self._runs: dict[UUID, ModelRun] = {}
-        self._own: dict[UUID, OwnStream] = {}
-        """The streams of those runs that have one of their own."""
         self._tree = Tree()
 
     # -- models --------------------------------------------------------------------------------------
@@ -131,9 +129,8 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         message = getattr(chunk, "message", None)
         if message is not None and (usage := getattr(message, "usage_metadata", None)):
             run.note(usage)
-        own = self._own.get(run_id)
-        if own is not None:
-            own.passed()
+        if run.own is not None:
+            run.own.passed()
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """The same for the typed events of newer versions, of which some carry content."""
@@ -144,11 +141,12 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """The model has answered to its end."""
-        run, own = self._runs.pop(run_id, None), self._own.pop(run_id, None)
-        if run is not None:
-            run.end(COMPLETED, said_in(response, whole=True))
-        if own is not None:
-            own.over()
+        run = self._runs.pop(run_id, None)
+        if run is None:
+            return
+        run.end(COMPLETED, said_in(response, whole=True))
+        if run.own is not None:
+            run.own.over()
 
     def on_llm_error(
         self,
@@ -160,21 +158,21 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """The model's run has failed, or was ended from outside."""
-        run, own = self._runs.pop(run_id, None), self._own.pop(run_id, None)
+        run = self._runs.pop(run_id, None)
         if run is None:
             return
         said = said_in(response, whole=False)
         if run.stopped or isinstance(error, (*ENDED_FROM_OUTSIDE, CutOffError)):
             run.end(CUT, said)
-            if own is not None:
-                own.left(error)
+            if run.own is not None:
+                run.own.left(error)
             return
         kind = type(error).__name__
         run.end(FAILED, said, kind)
         scope = current_scope()
         if isinstance(scope, ChainScope):
             scope.model_error = error
-        self._tree.fail(Failure(run, own, kind), self._parent(parent_run_id))
+        self._tree.fail(Failure(run, kind), self._parent(parent_run_id))
 
     # -- what is around them -------------------------------------------------------------------------
 
@@ -268,7 +266,7 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         run = ModelRun(session, ends_with, asked, role, run_id, parent_run_id)
         self._runs[run_id] = run
         if own is not None:
-            self._own[run_id] = own
+            run.own = own
             self._see_cancelled(run_id)
         begin_calls(run)
         if run.stopped:
@@ -290,7 +288,7 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
 
     def _own_stream(self, scope: Scope | None, failure: Failure | None, asked: Asked) -> OwnStream:
         """The stream of a run that belongs to no other; a further try goes on with the first one's."""
-        before = None if failure is None else failure.own
+        before = None if failure is None else failure.run.own
         if before is not None and cause_of_end(before.stream) is None:
             return before
         options: dict[str, Any] = {} if scope is None else {**scope.options}

@@ -49,6 +49,7 @@ class ModelRun:
         "carried",
         "chunks",
         "over",
+        "own",
         "run_id",
         "stopped",
     )
@@ -76,6 +77,8 @@ class ModelRun:
         self._seen = NOTHING
         self.chunks = 0
         self.over = False
+        self.own: OwnStream | None = None
+        """The stream, where it is this run's own."""
         self.stopped = False
         """The stream was cut off: the next chunk is refused."""
         self.carried = False
@@ -180,26 +183,24 @@ class Failure:
 
     Args:
         run: the run.
-        own: its stream, where that is its own.
+        kind: the type of what it failed with.
     """
 
-    __slots__ = ("kind", "own", "run")
+    __slots__ = ("kind", "run")
 
-    def __init__(self, run: ModelRun, own: OwnStream | None, kind: str) -> None:
+    def __init__(self, run: ModelRun, kind: str) -> None:
         self.run = run
-        self.own = own
         self.kind = kind
-        """The type of what it failed with."""
 
     def settle(self) -> None:
         """No further try has come: the chain has gone on without, or has failed as well."""
-        if self.own is not None:
-            self.own.failed(self.kind)
+        if self.run.own is not None:
+            self.run.own.failed(self.kind)
 
     def leave(self, error: BaseException) -> None:
         """Nobody waits for a further try any more."""
-        if self.own is not None:
-            self.own.left(error)
+        if self.run.own is not None:
+            self.run.own.left(error)
 
 
 class Tree:

@@ -62,16 +62,20 @@ class Steps:
 
 
 class AsyncSteps(Steps):
-    """An async iterator."""
+    """An async iterator, on the running event loop."""
 
-    __slots__ = ()
+    __slots__ = ("_loop",)
+
+    def __init__(self, begin: Callable[[], Any], scope: ChainScope) -> None:
+        super().__init__(begin, scope)
+        self._loop = asyncio.get_running_loop()
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
         token = enter_scope(self._scope)
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         cancelling = 0 if task is None else task.cancelling()
         try:
             if self._iterator is None:

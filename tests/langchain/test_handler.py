@@ -271,4 +271,4 @@ async def test_nothing_is_kept(handler: StreamGuardCallbackHandler, receipts: Re
         await chain.ainvoke(QUESTION, with_handler(handler))
         await read(chain.astream(QUESTION, with_handler(handler)), 2)
         await eventually(lambda: len(receipts) == 3)
-        assert (handler._runs, handler._own, len(handler._tree)) == ({}, {}, 0)
+        assert (handler._runs, len(handler._tree)) == ({}, 0)

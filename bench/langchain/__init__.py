@@ -1,0 +1,1 @@
+"""Benchmarks of streamguard_langchain."""
