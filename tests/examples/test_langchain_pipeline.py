@@ -15,7 +15,7 @@ import pytest
 
 from streamguard_testing import RunningEngine, run_engine
 
-from .pipelines import QUESTION, run, running, whole
+from .pipelines import QUESTION, Done, run, running, whole
 
 pytest.importorskip("langchain_core")
 
@@ -78,7 +78,7 @@ def answers_with(status: int, body: bytes = b"") -> Iterator[tuple[str, list[dic
     ids=" ".join,
 )
 def test_options(options: tuple[str, ...]) -> None:
-    """With any option the whole answer comes on stdout and nothing else, and the receipt on stderr."""
+    """With any option the whole answer comes on stdout and nothing else; metrics and receipt on stderr."""
     done = run(QUESTION, *options)
     assert done.code == 0, done.said
     assert done.text == whole(TOKENS)
@@ -87,24 +87,25 @@ def test_options(options: tuple[str, ...]) -> None:
     assert done.attempts == [f"first first-engine {model}: completed"]
     assert done.under("output") == [f"{TOKENS} tokens (source: provider_final)"]
     assert QUESTION not in done.said
+    check_metrics(done, live="--monitor-performance" in options)
+    check_lines(done.answer)
 
 
-def test_metrics_are_shown_while_the_answer_comes_if_they_are_asked_for() -> None:
-    """Live lines before the summary, each with all figures; without the option there is the summary alone."""
-    for options, live in (("--monitor-performance",), True), ((), False):
-        lines = run(*options).said.splitlines()
-        (end,) = (number for number, line in enumerate(lines) if line.startswith("Metrics"))
-        shown = [line for line in lines[:end] if line.startswith("  [")]
-        assert bool(shown) is live
-        for line in (*shown, lines[end]):
-            for figure in ("tokens/s", "first token", "between tokens", "quality"):
-                assert f"{figure} -" not in line
-                assert f" {figure}" in line
+def check_metrics(done: Done, *, live: bool) -> None:
+    """Live lines before the summary if they were asked for; each line has all figures."""
+    lines = done.said.splitlines()
+    (end,) = (number for number, line in enumerate(lines) if line.startswith("Metrics"))
+    shown = [line for line in lines[:end] if line.startswith("  [")]
+    assert bool(shown) is live
+    for line in (*shown, lines[end]):
+        for figure in ("tokens/s", "first token", "between tokens", "quality"):
+            assert f" {figure}" in line
+        assert " - " not in line
 
 
-def test_lines_are_as_long_as_a_terminal_and_end_where_a_word_does() -> None:
-    """No line is longer than 80 characters, and none ends in a space."""
-    lines = run().answer.split("\n")
+def check_lines(answer: str) -> None:
+    """No line is longer than a terminal's, and none ends in a space."""
+    lines = answer.split("\n")
     assert len(lines) > 3
     assert all(len(line) <= 80 and line == line.strip() for line in lines)
 

@@ -61,6 +61,8 @@ LONG = "The river begins as a thin thread of water between two stones, and nobod
         ("lean\n on", "lean on"),
         ("LEAN on", "lean on"),
         ("someone.else@mail.example.org", "e-mail"),
+        # Longer than what is held back, but known as one from its first characters on.
+        ("someone.else@mail.example" + ".org" * 15, "e-mail"),
         ("4111 1111 1111 1111", "card number"),
         ("sk-abcdefghijklmnop1234", "secret key"),
     ],
@@ -79,7 +81,12 @@ def test_what_stands_at_the_very_end_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [LONG * 3, "clean on, lean one, lean, on 4111 1111 sk-short @mail x@y"]
+    "text",
+    [
+        LONG * 3,
+        "clean on. " + LONG * 2,
+        "clean on, lean one, lean, on 4111 1111 sk-short @mail x@y",
+    ],
 )
 def test_what_only_looks_forbidden_is_shown(text: str) -> None:
     """A text that breaks no rule comes out as it went in, however it is cut."""
