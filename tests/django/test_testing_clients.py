@@ -22,8 +22,12 @@ from streamguard_django.testing import AsyncStreamClient, StreamClient, collect_
 from ..asgi.driver import Engine  # noqa: TID252 - one engine for both adapters
 from .project import GUARD
 
-# Django forgets its copy of the body of a request whose response was not completed.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning")
+pytestmark = [
+    # Django forgets its copy of the body of a request whose response was not completed.
+    pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning"),
+    # It never closes a connection to a database in memory, also that of a request's thread; Python 3.13 says so.
+    pytest.mark.filterwarnings("ignore:unclosed database in <sqlite3:ResourceWarning"),
+]
 
 SESSIONS = [
     "django.contrib.sessions.middleware.SessionMiddleware",
