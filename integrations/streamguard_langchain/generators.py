@@ -13,9 +13,13 @@ from streamguard_langchain.stopping import ChainStopped
 
 logger = logging.getLogger("streamguard")
 
-_THEIRS: Final = ("langchain", "langgraph", "streamguard_langchain")
+_THEIRS: Final = (
+    *("langchain", "langgraph", "streamguard_langchain"),
+    *("anthropic", "ollama", "openai", "httpcore", "httpx"),
+)
 """How the names of the packages begin whose generators are a chain's own, and those whose loops they
-run. What else an application begins, the resources of a tool say, may live on."""
+run; the SDKs' and their clients' too, of which not all close what they read from. What else an
+application begins, the resources of a tool say, may live on."""
 _LONGEST: Final = 1.0
 """Seconds for what still runs to heed its cancellation."""
 _ROUNDS: Final = 8
@@ -23,7 +27,7 @@ _ROUNDS: Final = 8
 
 
 class Begun:
-    """The async generators that LangChain has begun in one chain, on one event loop.
+    """The async generators that LangChain and its models have begun in one chain, on one event loop.
 
     A `RunnableParallel` that is left closes none of its branches: whatever had come last is lost, and
     the provider goes on until the garbage collector comes. Here each is closed, or, where a task of

@@ -152,6 +152,8 @@ async def test_agent_that_is_left_in_its_second_round(receipts: Receipts) -> Non
         ]
 
 
+# What the oldest langchain-core says to a newer tenacity.
+@pytest.mark.filterwarnings("ignore:The 'initial' parameter:DeprecationWarning")
 @pytest.mark.parametrize("asynchronous", [True, False])
 async def test_reader_leaves_during_a_back_off(asynchronous: bool, receipts: Receipts) -> None:
     """A chain that waits for its next retry makes no further call for a reader who left."""
