@@ -11,6 +11,8 @@ from streamguard_core.limits import Deadlines, Limits
 from streamguard_core.observers import Observer
 
 MAX_TAGS: Final = 16
+MAX_TAG_LENGTH: Final = 256
+"""Characters of a tag's name, and of its text, that are kept."""
 
 
 def as_limits(speculative: int, inflight: int, size: int) -> Limits | None:
@@ -30,12 +32,15 @@ def check_max_tokens(value: object) -> int:
 
 
 def check_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
-    """The tags as texts; a receipt has room for so many."""
+    """The tags as texts; a receipt has room for so many.
+
+    What is too long is cut: often a tag comes from a request, and a long one must not cost anybody the answer.
+    """
     if not isinstance(tags, Mapping):
         raise UsageError(
             f"tags of type {type(tags).__name__} were given; they are a mapping of names to texts"
         )
-    plain = {str(key): str(value) for key, value in tags.items()}
+    plain = {str(key)[:MAX_TAG_LENGTH]: str(value)[:MAX_TAG_LENGTH] for key, value in tags.items()}
     if len(plain) > MAX_TAGS:
         raise UsageError(f"{len(plain)} tags were given; a receipt carries at most {MAX_TAGS}")
     return plain

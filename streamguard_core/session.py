@@ -32,7 +32,8 @@ class StreamSession(PushSession):
         speculative_buffer_limit: chunks produced and not yet committed, at most.
         max_inflight_commits: chunks committed and not yet consumed, at most.
         max_buffer_bytes: bytes in both buffers together, at most.
-        model, provider, max_tokens, tags: for the receipt; `max_tokens` is the request's own cap.
+        model, provider, max_tokens, tags: for the receipt; `max_tokens` is the request's own cap. At
+            most 16 tags, of which 256 characters each are kept.
         deadlines: timeouts of each phase; none by default.
         gates: decide between speculative and committed, in order.
         on_disconnect: `cancel()`, `grace(seconds, max_tokens)`, `drain(seconds, max_bytes)`, or

@@ -387,3 +387,10 @@ async def test_an_option_that_there_is_not() -> None:
             kind([], deadline=Deadlines(total=1))  # type: ignore[call-arg]
         with pytest.raises(UsageError, match="deadlines"):
             kind([], deadlines=5)  # type: ignore[arg-type]
+
+
+async def test_a_long_tag_is_cut() -> None:
+    """It may come from a request: it costs nobody the answer, nor the ledger its room."""
+    session = StreamSession(iter(["a"]), tags={"k" * 1000: "v" * 100_000})
+    assert [chunk async for chunk in session] == ["a"]
+    assert (await session.receipt()).tags == {"k" * 256: "v" * 256}
