@@ -12,6 +12,7 @@ import argparse
 import gc
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -55,7 +56,7 @@ def add_answer(app: FastAPI, client: httpx.AsyncClient) -> None:
 
 def make_app(engine_url: str, *, transport: bool) -> FastAPI:
     """All patterns as people write them; the last line is ours."""
-    threaded = patterns.sync_client(engine_url, transport)
+    threaded = partial(patterns.sync_client, engine_url, transport)
     client = patterns.async_client(engine_url, transport)
     app = FastAPI()
     app.state.model = "loopback"
