@@ -41,6 +41,7 @@ BATCH: list[AnyChunk] = [
         ("application/jsonl; q=0.9, text/plain; q=0.5", Lines),
         ("TEXT/PLAIN", Text),
         ("text/plain;q=0.2, text/event-stream;q=0.8", Events),
+        ("text/plain; charset=utf-8; q=0.2, application/x-ndjson; q=0.8", Lines),
         ("application/x-ndjson;q=0, */*", Events),
         ("text/plain;q=nonsense, application/x-ndjson", Lines),
         ("text/html, application/xhtml+xml, */*;q=0.8", Events),

@@ -19,6 +19,7 @@ from streamguard_core import (
     StreamSession,
     SyncStreamSession,
     Usage,
+    by_provider,
 )
 from streamguard_core.termination import OnClose, Termination
 
@@ -173,3 +174,20 @@ async def test_what_cannot_be_handed_over() -> None:
         assert heir.stream_id == name
     for each in (started, session):
         await each.aclose()
+
+
+@pytest.mark.parametrize(
+    "own", [None, Termination(provider="mine", on_close=OnClose.STOPS_BILLING)]
+)
+async def test_the_row_that_was_told_first_holds_where_the_session_has_none(
+    own: Termination | None,
+) -> None:
+    """What closing would save was told of the call; a session that only has a rule heeds it."""
+    call = begun(termination=ROW)
+    session = StreamSession(words(), on_disconnect=by_provider(), termination=own)
+    assert call.hand_over(session)
+    call.connected()
+    assert await anext(aiter(session)) == "never "
+    session.disconnected("gone")
+    receipt = await session.receipt()
+    assert receipt.termination == str(own or ROW)
