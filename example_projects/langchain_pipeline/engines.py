@@ -11,9 +11,6 @@ from chat_common.engine import engine_there
 from streamguard_providers import OpenAIProducer, Route
 from streamguard_testing import Fault, RunningEngine, run_engine
 
-COOLDOWN = 3.0
-"""Seconds: the loopback engines are well again soon."""
-
 
 @dataclass(frozen=True, slots=True)
 class Engines:
@@ -24,14 +21,12 @@ class Engines:
         name: for people.
         model: the model's name.
         loopback: those that can be told to fail; none at an address.
-        cooldown: seconds for which a route that has failed is left alone.
     """
 
     routes: tuple[Route, ...]
     name: str
     model: str
     loopback: tuple[RunningEngine, ...] = ()
-    cooldown: float = 10.0
 
     def fail(self, faults: tuple[Fault, Fault]) -> None:
         """Tell each loopback engine what goes wrong from now on."""
@@ -55,7 +50,7 @@ def engines_at(url: str | None, model: str | None) -> Iterator[Engines]:
     with _loopback() as first, _loopback() as second:
         name = model or "loopback"
         routes = (_route(first, name, "first engine"), _route(second, name, "second engine"))
-        yield Engines(routes, "two loopback engines", name, (first, second), COOLDOWN)
+        yield Engines(routes, "two loopback engines", name, (first, second))
 
 
 def _loopback() -> contextlib.AbstractContextManager[RunningEngine]:

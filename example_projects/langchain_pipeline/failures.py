@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Sequence
 
 from langchain_pipeline.prompts import Question
@@ -12,6 +12,8 @@ from streamguard_providers import BreakerRule, BreakerState, Retries, Route, Rou
 
 NAME = "pipeline"
 """By which the model asks the router."""
+COOLDOWN = 60.0
+"""Seconds for which a route that failed twice in a row is left alone."""
 
 
 class Answers:
@@ -37,24 +39,23 @@ class ErrorHandler:
 
     Args:
         routes: in order of preference.
-        cooldown: seconds for which a route that failed twice in a row is left alone.
     """
 
-    def __init__(self, routes: Sequence[Route], *, cooldown: float = 10.0) -> None:
+    def __init__(self, routes: Sequence[Route]) -> None:
         self.answers = Answers()
+        self._skipped = 0.0
         self.router = Router(
             routes={NAME: list(routes)},
             when_broken=("resume", "cached", "partial"),
             cached=self.answers.find,
             retries=Retries(most=1, base=0.1),
-            breaker=BreakerRule(failures=2, cooldown=cooldown, longest=cooldown),
+            breaker=BreakerRule(failures=2, cooldown=COOLDOWN, longest=COOLDOWN),
+            clock=lambda: time.monotonic() + self._skipped,
         )
 
-    async def breakers_let_through(self) -> None:
-        """Wait until no breaker is open."""
-        # A breaker is a decision without a clock: there is nobody who could tell.
-        while any(health.state is BreakerState.OPEN for health in self.router.health()):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    def skip_cooldown(self) -> None:
+        """Set the router's clock forward, so that no breaker is open any more: a simulation need not wait."""
+        self._skipped += COOLDOWN
 
     def said(self, receipt: Receipt) -> list[str]:
         """What it did for a stream, and how the routes are that are not well, in lines."""

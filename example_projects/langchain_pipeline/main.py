@@ -50,7 +50,7 @@ class Program:
         self._question = question
         self._engines = engines
         self._terminal = Terminal(monitor=asked.monitor_performance)
-        self._errors = ErrorHandler(engines.routes, cooldown=engines.cooldown)
+        self._errors = ErrorHandler(engines.routes)
         self._rounds = ROUNDS if asked.simulate_failures else ONLY
         self._pipeline = Pipeline(
             self._errors,
@@ -65,7 +65,7 @@ class Program:
         self._terminal.say(f"Answers come from {self._engines.name} ({self._engines.model}).")
         receipt = None
         for number, planned in enumerate(self._rounds, 1):
-            await self._begin(number, planned)
+            self._begin(number, planned)
             receipt = await self._round(planned, stop)
             if stop.code is not None:
                 return stop.code
@@ -73,9 +73,9 @@ class Program:
                 break
         return 0 if receipt is not None and receipt.completed else 1
 
-    async def _begin(self, number: int, planned: Round) -> None:
-        if planned.wait:
-            await self._errors.breakers_let_through()
+    def _begin(self, number: int, planned: Round) -> None:
+        if planned.later:
+            self._errors.skip_cooldown()
         if planned.title:
             self._engines.fail((planned.first, planned.second))
             self._terminal.say(f"\nRound {number} of {len(self._rounds)}: {planned.title}")

@@ -20,14 +20,14 @@ class Round:
         title: for people.
         first, second: what goes wrong with the engines.
         new: whether a question is asked that was not answered before.
-        wait: whether to wait until no breaker is open.
+        later: whether it is so much later that no breaker is open any more.
     """
 
     title: str
     first: Fault = WELL
     second: Fault = WELL
     new: bool = False
-    wait: bool = False
+    later: bool = False
 
 
 ONLY = (Round(""),)
@@ -37,12 +37,12 @@ ROUNDS = (
     Round("the first engine refuses, its breaker opens: the second answers", REFUSES),
     Round("both break off, again and again: the kept answer stands in", BREAKS_OFF, BREAKS_OFF),
     Round(
-        "the same with another question, for which there is none: a part is a part",
+        "a minute later, the same with a question that has none: a part is a part",
         BREAKS_OFF,
         BREAKS_OFF,
         new=True,
-        wait=True,
+        later=True,
     ),
     Round("both breakers are open: nobody is called", new=True),
-    Round("the engines are well again: a probe closes the breaker", wait=True),
+    Round("a minute later the engines are well again: a probe closes the breaker", later=True),
 )
