@@ -111,7 +111,9 @@ class KeptStreams:
         self._pid, self._place = 0, ""
         self._streams: dict[str, KeptStream] = {}
         self._ended: dict[str, KeptStream] = {}
-        """Those of them that have ended, the oldest first."""
+        """Those of them that have ended, the oldest first.
+
+        Invariant: each of them stands in `_streams` as well."""
         self._expected: WeakValueDictionary[str, Expected] = WeakValueDictionary()
 
     def __repr__(self) -> str:
@@ -190,6 +192,10 @@ class KeptStreams:
         self.check_name(name)
         point = ResumePoint(name, self.place, 0)
         kept = KeptStream(session, point, owner, path, Replay(*self._bounds), self._retry)
+        before = self._streams.get(name)
+        if before is not None:
+            # An application has given its name again: nobody can find it any more.
+            self._forget(before)
         self._streams[name] = kept
         kept.forget = lambda: self._forget(kept)
         kept.ended = lambda: self._has_ended(kept)
@@ -276,18 +282,20 @@ class KeptStreams:
         return outcome_of(self._found(*_named(name), owner).session)
 
     def _has_ended(self, kept: KeptStream) -> None:
-        if kept.point.stream_id in self._ended:
-            return
-        self._ended[kept.point.stream_id] = kept
+        name = kept.point.stream_id
+        if self._streams.get(name) is not kept or name in self._ended:
+            return  # forgotten, or known to have ended
+        self._ended[name] = kept
         kept.retire(self.window)
         while len(self._ended) > self._max_ended:
             self._forget(next(iter(self._ended.values())))
 
     def _forget(self, kept: KeptStream) -> None:
         kept.stop_timer()
-        for streams in (self._streams, self._ended):
-            if streams.get(kept.point.stream_id) is kept:
-                del streams[kept.point.stream_id]
+        name = kept.point.stream_id
+        if self._streams.get(name) is kept:
+            del self._streams[name]
+            self._ended.pop(name, None)
 
 
 def _named(name: str) -> tuple[str, str]:

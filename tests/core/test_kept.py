@@ -60,3 +60,37 @@ async def test_a_name_that_fits_in_no_event() -> None:
 def test_every_refusal_has_a_status(refusal: Refusal) -> None:
     """None is a success, and none is the server's failure."""
     assert 400 <= refusal.status < 500
+
+
+async def test_a_name_that_is_given_again_within_the_window() -> None:
+    """Of two streams of one name the later is kept, and is forgotten when its own window is over."""
+    streams = KeptStreams(window=30)
+    for owner in ("ann", "bob"):
+        session = StreamSession(stream_id="s")
+        stream = streams.keep_for(session, owner, "/")
+        reader = Reader()
+        stream.read_by(reader)
+        session.cancel()
+        stream.left(reader)
+        await asyncio.sleep(20)
+    assert streams.find_of("s", "", "bob") is stream
+    await asyncio.sleep(20)
+    assert repr(streams) == "<KeptStreams window=30s, 0 streams>"
+
+
+async def test_a_stream_that_is_forgotten_while_it_is_read() -> None:
+    """It stays forgotten when its reader leaves: nothing of it is held, and no place of another is taken."""
+    streams, reader = KeptStreams(max_ended=1), Reader()
+    first, second = (streams.keep_for(StreamSession(stream_id=name), "", "/") for name in "ab")
+    for stream in (first, second):
+        stream.session.cancel()
+        stream.ended()
+        stream.read_by(reader)
+    for stream in (first, second):
+        stream.left(reader)
+    assert streams.find_of("b", "", "") is second
+    with pytest.raises(ResumeError):
+        streams.find_of("a", "", "")
+    await asyncio.sleep(31)
+    second.forget()
+    assert repr(streams) == "<KeptStreams window=30s, 0 streams>"
