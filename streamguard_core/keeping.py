@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -29,6 +29,16 @@ from streamguard_core.session import StreamSession
 DEFAULT_WINDOW: Final = 30.0
 DEFAULT_MAX_ENDED: Final = 1000
 DEFAULT_RETRY: Final = 1.0
+
+
+class KeepingOptions(TypedDict, total=False):
+    """What `KeptStreams` are built with: adapters pass it on."""
+
+    window: float
+    max_bytes: int
+    max_chunks: int
+    max_ended: int
+    retry: float
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):

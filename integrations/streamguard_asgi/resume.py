@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from streamguard_asgi._starlette import Request
 from streamguard_asgi.owned import Owned, Owner
 from streamguard_asgi.stream_routes import receipt_route, routes
 from streamguard_core import StreamSession
-from streamguard_core.keeping import (
-    DEFAULT_MAX_ENDED,
-    DEFAULT_RETRY,
-    DEFAULT_WINDOW,
-    KeptStreams,
-    Stopped,
-)
+from streamguard_core.keeping import KeepingOptions, KeptStreams, Stopped
 from streamguard_core.kept import KeptStream
 from streamguard_core.outcome import Outcome
-from streamguard_core.replay import DEFAULT_MAX_BYTES, DEFAULT_MAX_CHUNKS, ResumePoint
+from streamguard_core.replay import ResumePoint
 
 
 class Resume(Owned, KeptStreams):
@@ -25,14 +21,10 @@ class Resume(Owned, KeptStreams):
     the stop button: `POST /streams/{stream_id}/stop`. All of it lives in this process.
 
     Args:
-        window: how long a stream waits for its reader, and is kept after its end, in seconds.
-        max_bytes: how much of each stream can be sent again, in bytes of chunks; what a reader
-            missed beyond that is refused (410).
-        max_chunks: the same, in chunks.
-        max_ended: how many streams that have ended are kept, at most; the oldest go first.
         owner: says whose a request is. Only the same owner may resume or stop a stream; without it
             whoever knows the stream's id may.
-        retry: the hint to readers how long to wait before they reconnect, in seconds.
+        options: `window`, `max_bytes`, `max_chunks`, `max_ended`, `retry`, as for `KeptStreams`: how long a
+            stream waits for its reader, how much of it can be sent again, how many are kept after their end.
 
     Raises:
         UsageError: for a bound that is out of range.
@@ -45,24 +37,8 @@ class Resume(Owned, KeptStreams):
         ...     yield "never again from the start"
     """
 
-    def __init__(
-        self,
-        *,
-        window: float = DEFAULT_WINDOW,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        max_chunks: int = DEFAULT_MAX_CHUNKS,
-        max_ended: int = DEFAULT_MAX_ENDED,
-        owner: Owner | None = None,
-        retry: float = DEFAULT_RETRY,
-    ) -> None:
-        KeptStreams.__init__(
-            self,
-            window=window,
-            max_bytes=max_bytes,
-            max_chunks=max_chunks,
-            max_ended=max_ended,
-            retry=retry,
-        )
+    def __init__(self, *, owner: Owner | None = None, **options: Unpack[KeepingOptions]) -> None:
+        KeptStreams.__init__(self, **options)
         Owned.__init__(self, owner, routes(self, receipt_route(self)))
 
     async def keep(self, session: StreamSession, request: Request) -> KeptStream:

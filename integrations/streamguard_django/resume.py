@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Unpack
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 
-from streamguard_core.keeping import (
-    DEFAULT_MAX_ENDED,
-    DEFAULT_RETRY,
-    DEFAULT_WINDOW,
-    KeptStreams,
-    owner_text,
-)
-from streamguard_core.replay import DEFAULT_MAX_BYTES, DEFAULT_MAX_CHUNKS
+from streamguard_core.keeping import KeepingOptions, KeptStreams, owner_text
 
 Owner = Callable[[Any], str | Awaitable[str]]
 """Says whose a request is: a user's or a session's id. May use the ORM."""
 
-OPTIONS: Final = ("window", "max_bytes", "max_chunks", "max_ended", "retry", "owner")
+OPTIONS: Final = (*KeepingOptions.__annotations__, "owner")
 """The keys of the setting."""
 
 
@@ -28,35 +21,16 @@ class Resume(KeptStreams):
     """The streams of this process whose readers may come back. One for a project.
 
     Args:
-        window: how long a stream waits for its reader, and is kept after its end, in seconds.
-        max_bytes: how much of each stream can be sent again, in bytes of chunks.
-        max_chunks: the same, in chunks.
-        max_ended: how many streams that have ended are kept, at most; the oldest go first.
-        retry: the hint to readers how long to wait before they reconnect, in seconds.
         owner: says whose a request is. Only the same owner may resume or stop a stream; without it
             whoever knows the stream's id may.
+        options: as for `KeptStreams`.
 
     Raises:
         UsageError: for a bound that is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        window: float = DEFAULT_WINDOW,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        max_chunks: int = DEFAULT_MAX_CHUNKS,
-        max_ended: int = DEFAULT_MAX_ENDED,
-        retry: float = DEFAULT_RETRY,
-        owner: Owner | None = None,
-    ) -> None:
-        super().__init__(
-            window=window,
-            max_bytes=max_bytes,
-            max_chunks=max_chunks,
-            max_ended=max_ended,
-            retry=retry,
-        )
+    def __init__(self, *, owner: Owner | None = None, **options: Unpack[KeepingOptions]) -> None:
+        super().__init__(**options)
         self._owner = owner
 
     def owner_of(self, request: Any) -> str:
