@@ -7,7 +7,6 @@ import contextlib
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from enum import StrEnum
-from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
@@ -129,12 +128,7 @@ class StreamReader:
         self._reading = self._connections()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._reading is not None:
             await self._reading.aclose()
         await self._acknowledger.aclose(_LAST_WORD)

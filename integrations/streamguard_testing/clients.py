@@ -9,7 +9,6 @@ import struct
 import time
 from collections.abc import Mapping
 from enum import StrEnum
-from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -108,12 +107,7 @@ class RawClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._socket.fileno() >= 0:
             self.leave()
 

@@ -7,7 +7,6 @@ import errno
 import re
 import socket
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final, Self, Unpack
 
 from streamguard_testing import control, error_shapes, lookup, ollama_dialect, openai_dialect
@@ -107,12 +106,7 @@ class LoopbackEngine:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     # ------------------------------------------------------------ what it knows
