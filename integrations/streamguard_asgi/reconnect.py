@@ -12,7 +12,6 @@ from streamguard_asgi._starlette import ASGIScope, Request, Send
 from streamguard_asgi.delivery import Delivery, Times
 from streamguard_asgi.resume import Resume
 from streamguard_asgi.shielding import attend
-from streamguard_asgi.stream_routes import refused
 from streamguard_core import StreamSession
 from streamguard_core.acknowledging import asked
 from streamguard_core.cancellation import cause_of
@@ -22,18 +21,6 @@ from streamguard_core.replay import ResumePoint
 
 if TYPE_CHECKING:
     from streamguard_asgi.request import RequestGuard
-
-__all__ = [
-    "asked_again",
-    "finite",
-    "kept_by",
-    "last_event_id",
-    "or_ended",
-    "refused",
-    "serve_kept",
-    "take_over",
-    "wanted",
-]
 
 Asked = TypeVar("Asked")
 _FAREWELL: Final = 1.0

@@ -26,7 +26,6 @@ from streamguard_asgi.reconnect import (
     kept_by,
     last_event_id,
     or_ended,
-    refused,
     serve_kept,
     take_over,
     wanted,
@@ -34,7 +33,9 @@ from streamguard_asgi.reconnect import (
 from streamguard_asgi.request import RequestGuard, guard_in, new_guard
 from streamguard_asgi.resume import Resume
 from streamguard_asgi.shielding import attend
+from streamguard_asgi.stream_routes import response_of
 from streamguard_core import StreamSession, UsageError, current_scope, use_scope
+from streamguard_core.answers import HAS_EVERYTHING, Answer, refused
 from streamguard_core.formats import (
     Events,
     Format,
@@ -310,12 +311,11 @@ class GuardedResponse(Response):
         try:
             point, kept = await wanted(resume, request)
             if kept is None:
-                # The reader has had everything; 204 is what keeps an EventSource from asking again.
-                await Response(status_code=204)(request.scope, request.receive, send)
+                await _answer(HAS_EVERYTHING, request, send)
                 return
             delivery = await take_over(kept, point, guard, send, self._times(guard))
         except ResumeError as error:
-            await refused(error)(request.scope, request.receive, send)
+            await _answer(refused(error), request, send)
             return
         guard.continues = True
         guard.add(delivery)
@@ -370,6 +370,10 @@ async def _over(guard: RequestGuard, session: StreamSession) -> None:
         guard.release(session)
     else:
         await guard.close(session)
+
+
+async def _answer(answer: Answer, request: Request, send: Send) -> None:
+    await response_of(answer)(request.scope, request.receive, send)
 
 
 def _accepted(scope: ASGIScope) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from streamguard_asgi._starlette import Request, Response, Route, Router
+from streamguard_core.answers import Answer, in_json, refused
 from streamguard_core.keeping import Stopped
 from streamguard_core.page import READER_NAME, reader_script
 from streamguard_core.replay import ResumeError
@@ -24,19 +23,9 @@ class Stoppable(Protocol):
         """End a stream because its reader wants to."""
 
 
-def refused(error: ResumeError) -> Response:
-    """Say why: `{"error": ..., "detail": ...}`; never anything of a stream."""
-    return in_json(error.said, error.refusal.status)
-
-
-def in_json(said: object, status: int = 200) -> Response:
-    """Answer with JSON that nobody keeps."""
-    return Response(
-        msgspec.json.encode(said),
-        status,
-        {"cache-control": "no-store"},
-        media_type="application/json",
-    )
+def response_of(answer: Answer) -> Response:
+    """What the core answers, as it is."""
+    return Response(answer.body, answer.status, answer.headers)
 
 
 def routes(streams: Stoppable, *more: Route) -> Router:
@@ -78,6 +67,6 @@ def receipt_route(streams: Resume) -> Route:
 
 async def _answered(asked: Awaitable[object]) -> Response:
     try:
-        return in_json(await asked)
+        return response_of(in_json(await asked))
     except ResumeError as error:
-        return refused(error)
+        return response_of(refused(error))

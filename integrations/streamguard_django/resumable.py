@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Final
+from typing import Any
 
 from asgiref.sync import iscoroutinefunction
-from django.http import FileResponse, HttpResponse, StreamingHttpResponse
+from django.http import FileResponse, StreamingHttpResponse
 
 from streamguard_core import UsageError
+from streamguard_core.answers import HAS_EVERYTHING, refused
 from streamguard_core.formats import Events
 from streamguard_core.kept import KeptStream
 from streamguard_core.replay import ResumeError, ResumePoint
@@ -20,11 +21,9 @@ from streamguard_django.loops import arun, run
 from streamguard_django.response import GuardedStreamingHttpResponse, name_stream
 from streamguard_django.resume import Resuming
 from streamguard_django.scope import RequestScope
-from streamguard_django.stream_views import refused
+from streamguard_django.stream_views import response_of
 
 View = Callable[..., Any]
-_COMPLETE: Final = 204
-"""The reader has had everything: it is what keeps an `EventSource` from asking again."""
 
 
 def resumable(view: View) -> View:
@@ -108,11 +107,11 @@ async def _continued(scope: RequestScope, resuming: Resuming, said: str) -> Any:
     try:
         point = ResumePoint.parse(said)
         if point.offset is None:
-            return HttpResponse(status=_COMPLETE)
+            return response_of(HAS_EVERYTHING)
         kept = resume.find_at(point, owner, scope.request.path)
         return await _taken_over(kept, point.offset, scope)
     except ResumeError as error:
-        return refused(error)
+        return response_of(refused(error))
 
 
 async def _taken_over(kept: KeptStream, offset: int, scope: RequestScope) -> StreamingHttpResponse:

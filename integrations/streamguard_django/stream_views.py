@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from django.http import HttpResponse
 from django.views.decorators.http import require_POST, require_safe
 
+from streamguard_core.answers import Answer, in_json, refused
 from streamguard_core.page import reader_script
 from streamguard_core.replay import ResumeError
 from streamguard_django.conf import option
@@ -52,19 +52,9 @@ def receipt(request: Any, stream_id: str) -> HttpResponse:
     return _answered(request, lambda resume, owner: resume.outcome_of(stream_id, owner))
 
 
-def refused(error: ResumeError) -> HttpResponse:
-    """Say why: `{"error": ..., "detail": ...}`; never anything of a stream."""
-    return in_json(error.said, error.refusal.status)
-
-
-def in_json(said: object, status: int = 200) -> HttpResponse:
-    """Answer with JSON that nobody keeps."""
-    return HttpResponse(
-        msgspec.json.encode(said),
-        status=status,
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+def response_of(answer: Answer) -> HttpResponse:
+    """What the core answers, as it is."""
+    return HttpResponse(answer.body, status=answer.status, headers=answer.headers)
 
 
 def _answered(request: Any, ask: Callable[[Resume, str], object]) -> HttpResponse:
@@ -76,6 +66,6 @@ def _answered(request: Any, ask: Callable[[Resume, str], object]) -> HttpRespons
         return ask(resume, owner)
 
     try:
-        return in_json(run(asked(), loop_of(request)))
+        return response_of(in_json(run(asked(), loop_of(request))))
     except ResumeError as error:
-        return refused(error)
+        return response_of(refused(error))
