@@ -65,15 +65,18 @@ def test_every_refusal_has_a_status(refusal: Refusal) -> None:
 async def test_a_name_that_is_given_again_within_the_window() -> None:
     """Of two streams of one name the later is kept, and is forgotten when its own window is over."""
     streams = KeptStreams(window=30)
-    for owner in ("ann", "bob"):
-        session = StreamSession(stream_id="s")
-        stream = streams.keep_for(session, owner, "/")
-        reader = Reader()
+
+    async def read_to_its_end(owner: str) -> KeptStream:
+        stream, reader = streams.keep_for(StreamSession(stream_id="s"), owner, "/"), Reader()
         stream.read_by(reader)
-        session.cancel()
+        stream.session.cancel()
         stream.left(reader)
         await asyncio.sleep(20)
-    assert streams.find_of("s", "", "bob") is stream
+        return stream
+
+    await read_to_its_end("ann")
+    later = await read_to_its_end("bob")
+    assert streams.find_of("s", "", "bob") is later
     await asyncio.sleep(20)
     assert repr(streams) == "<KeptStreams window=30s, 0 streams>"
 
