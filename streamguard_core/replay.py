@@ -38,7 +38,7 @@ class Refusal(StrEnum):
     UNEXPECTED = "unexpected"
     """This stream's reader did not say that it acknowledges."""
     BUSY = "busy"
-    """The old connection of this reader does not let go."""
+    """Another connection of this reader has the stream."""
 
     @property
     def status(self) -> int:

@@ -168,6 +168,11 @@ class Delivery:
         """The head of this response was sent."""
         return self._phase > 1
 
+    @property
+    def unanswered(self) -> bool:
+        """Nothing of this response was sent, nor is on its way."""
+        return not self._phase
+
     # -- the life of a response --------------------------------------------------------------------
 
     async def run(self, status: int, headers: RawHeaders) -> None:

@@ -17,7 +17,7 @@ from streamguard_core.acknowledging import asked
 from streamguard_core.cancellation import cause_of
 from streamguard_core.formats import Format
 from streamguard_core.kept import KeptStream
-from streamguard_core.replay import ResumePoint
+from streamguard_core.replay import Refusal, ResumeError, ResumePoint
 
 if TYPE_CHECKING:
     from streamguard_asgi.request import RequestGuard
@@ -104,7 +104,11 @@ async def serve_kept(
     send: Send,
     running: Coroutine[Any, Any, None],
 ) -> None:
-    """Run a delivery, which is one of several of a stream, in a task of its own until it has ended."""
+    """Run a delivery, which is one of several of a stream, in a task of its own until it has ended.
+
+    Raises:
+        ResumeError: when another connection took the stream before anything was sent to this one.
+    """
     if kept.reader is None:
         kept.read_by(delivery)
     try:
@@ -118,6 +122,8 @@ async def serve_kept(
         guard.responded = guard.responded or delivery.complete
         if delivery.stalled:
             guard.abort(send)
+    if delivery.superseded and delivery.unanswered:
+        raise ResumeError(Refusal.BUSY, "a newer connection has this stream; try again if it ends")
     if delivery.superseded and delivery.begun:
         guard.responded = True
         await _farewell(kept, send)

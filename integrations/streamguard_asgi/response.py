@@ -273,6 +273,8 @@ class GuardedResponse(Response):
                 await self._begin_kept(guard, resume, request, send)
             else:
                 await self._continue(guard, resume, request, send)
+        except ResumeError as error:
+            await _answer(refused(error), request, send)
         finally:
             if alone:
                 guard.disconnect()
@@ -305,18 +307,18 @@ class GuardedResponse(Response):
     async def _continue(
         self, guard: RequestGuard, resume: Resume, request: Request, send: Send
     ) -> None:
-        """Go on with a stream that was begun on another connection; nothing new is generated."""
+        """Go on with a stream that was begun on another connection; nothing new is generated.
+
+        Raises:
+            ResumeError: when this reader cannot go on with it.
+        """
         if self._content is not None:
             await close_producer(self._content)
-        try:
-            point, kept = await wanted(resume, request)
-            if kept is None:
-                await _answer(HAS_EVERYTHING, request, send)
-                return
-            delivery = await take_over(kept, point, guard, send, self._times(guard))
-        except ResumeError as error:
-            await _answer(refused(error), request, send)
+        point, kept = await wanted(resume, request)
+        if kept is None:
+            await _answer(HAS_EVERYTHING, request, send)
             return
+        delivery = await take_over(kept, point, guard, send, self._times(guard))
         guard.continues = True
         guard.add(delivery)
         asked = asked_again(kept.session, self._times(guard)["consumer_stall"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -145,3 +146,6 @@ async def test_many_connections_at_once() -> None:
         await reader.ended()
         await reader.__aexit__()
     assert [texts(reader) for reader in readers if texts(reader)] == [["token4 "]]
+    for reader in readers:
+        busy = reader.status == 409 and json.loads(reader.text)["error"] == "busy"
+        assert busy or reader.events[-1][0] in ("superseded", "eos"), reader.sent
