@@ -9,17 +9,11 @@ from types import FrameType
 from typing import Any, Final
 
 from streamguard_core.generators import Generator
+from streamguard_langchain.frames import is_chain, is_sdk
 from streamguard_langchain.stopping import ChainStopped
 
 logger = logging.getLogger("streamguard")
 
-_THEIRS: Final = (
-    *("langchain", "langgraph", "streamguard_langchain"),
-    *("anthropic", "ollama", "openai", "httpcore", "httpx"),
-)
-"""How the names of the packages begin whose generators are a chain's own, and those whose loops they
-run; the SDKs' and their clients' too, of which not all close what they read from. What else an
-application begins, the resources of a tool say, may live on."""
 _LONGEST: Final = 1.0
 """Seconds for what still runs to heed its cancellation."""
 _ROUNDS: Final = 8
@@ -87,8 +81,11 @@ def _holds(task: asyncio.Task[Any], known: set[int]) -> bool:
 
 
 def _is_theirs(frame: Any) -> bool:
-    name = "" if frame is None else frame.f_globals.get("__name__")
-    return str(name).startswith(_THEIRS)
+    """Whether a generator is a chain's own, or the loop that runs it; not all SDKs close what they read from.
+
+    What else an application begins, the resources of a tool say, may live on.
+    """
+    return is_chain(frame) or is_sdk(frame)
 
 
 async def _close(generator: Generator) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Generator, Iterator
 from types import GeneratorType
 from typing import Any, Final
 
+from streamguard_langchain.frames import is_chain
 from streamguard_langchain.stopping import ChainStopped
 
 logger = logging.getLogger("streamguard")
 
-_THEIRS: Final = ("langchain", "langgraph", "streamguard_langchain")
 _BETWEEN: Final[tuple[type, ...]] = (
     GeneratorType,
     type(itertools.tee(())[0]),
@@ -40,8 +40,7 @@ def close_inside_out(outermost: Generator[Any, Any, Any]) -> None:
     A generator in which another thread is cannot be closed: its next chunk is refused.
     """
     for generator in reversed(list(_inner(outermost))):
-        name = "" if generator.gi_frame is None else generator.gi_frame.f_globals.get("__name__")
-        if not generator.gi_running and str(name).startswith(_THEIRS):
+        if not generator.gi_running and is_chain(generator.gi_frame):
             _close(generator)
     outermost.close()
 
