@@ -28,8 +28,9 @@ from streamguard_langchain._langchain import (
     coerce_to_runnable,
 )
 from streamguard_langchain.calls import ChainCall, once, once_async, only, only_async
-from streamguard_langchain.handler import OnReceipt, StreamGuardCallbackHandler, telling
+from streamguard_langchain.handler import StreamGuardCallbackHandler
 from streamguard_langchain.pumping import pull, pull_sync
+from streamguard_langchain.receipts import OnReceipt, telling
 
 
 class GuardOptions(TypedDict, total=False):

@@ -4,39 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
 from streamguard_core import (
+    AttemptOutcome,
     AttemptRole,
     CutOffError,
     Ledger,
-    Notice,
     Observer,
     Pricer,
-    Receipt,
     RecordedStream,
     Scope,
-    Sealed,
     current_scope,
 )
 from streamguard_core.scope import begin_calls, current_caller
 from streamguard_langchain._langchain import BaseCallbackHandler, LLMResult, ensure_config
+from streamguard_langchain.receipts import OnReceipt, telling
 from streamguard_langchain.results import Asked, asked_of, said_in
-from streamguard_langchain.runs import COMPLETED, CUT, FAILED, Failure, ModelRun, Tree
-from streamguard_langchain.scope import ChainScope
+from streamguard_langchain.runs import ModelRun
+from streamguard_langchain.scope import ChainScope, refuse_if_over, scope_of_run
 from streamguard_langchain.stopping import (
     ENDED_FROM_OUTSIDE,
     ChainStopped,
     cause_of_end,
     live_session,
-    refuse_if_over,
 )
 from streamguard_langchain.streams import OwnStream
-
-OnReceipt = Callable[[Receipt], None]
-"""Called with the receipt of each stream, once, in whatever thread that has ended."""
+from streamguard_langchain.tree import Failure, Tree
 
 
 class StreamGuardCallbackHandler(BaseCallbackHandler):
@@ -90,31 +86,18 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
 
     # -- models --------------------------------------------------------------------------------------
 
-    def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],
-        messages: list[Any],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """A chat model is about to be called."""
-        self._begin(run_id, parent_run_id, asked_of(metadata, kwargs.get("invocation_params")))
-
     def on_llm_start(
         self,
-        serialized: dict[str, Any],
-        prompts: list[str],
-        *,
+        *asked: Any,
         run_id: UUID,
         parent_run_id: UUID | None = None,
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """A model that is no chat model is about to be called."""
+        """A model is about to be called."""
         self._begin(run_id, parent_run_id, asked_of(metadata, kwargs.get("invocation_params")))
+
+    on_chat_model_start = on_llm_start
 
     def on_llm_new_token(
         self, token: Any, *, run_id: UUID, chunk: Any = None, **kwargs: Any
@@ -144,7 +127,7 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         run = self._runs.pop(run_id, None)
         if run is None:
             return
-        run.end(COMPLETED, said_in(response, whole=True))
+        run.end(AttemptOutcome.COMPLETED, said_in(response, whole=True))
         if run.own is not None:
             run.own.over()
 
@@ -163,12 +146,12 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
             return
         said = said_in(response, whole=False)
         if run.stopped or isinstance(error, (*ENDED_FROM_OUTSIDE, CutOffError)):
-            run.end(CUT, said)
+            run.end(AttemptOutcome.CUT, said)
             if run.own is not None:
                 run.own.left(error)
             return
         kind = type(error).__name__
-        run.end(FAILED, said, kind)
+        run.end(AttemptOutcome.FAILED, said, kind)
         scope = current_scope()
         if isinstance(scope, ChainScope):
             scope.model_error = error
@@ -177,70 +160,27 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
     # -- what is around them -------------------------------------------------------------------------
 
     def on_chain_start(
-        self,
-        serialized: dict[str, Any],
-        inputs: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        **kwargs: Any,
+        self, *given: Any, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
-        """A chain, or a part of one, begins."""
-        self._enter(run_id, parent_run_id)
+        """A chain, a part of one, a tool or a retriever begins."""
+        refuse_if_over(scope_of_run())
+        self._tree.begin(run_id, self._parent(parent_run_id))
 
-    def on_tool_start(
-        self,
-        serialized: dict[str, Any],
-        input_str: str,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """A tool begins."""
-        self._enter(run_id, parent_run_id)
+    on_tool_start = on_retriever_start = on_chain_start
 
-    def on_retriever_start(
-        self,
-        serialized: dict[str, Any],
-        query: str,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """A retriever begins."""
-        self._enter(run_id, parent_run_id)
-
-    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_chain_end(self, *made: Any, run_id: UUID, **kwargs: Any) -> None:
         """It is over."""
         self._tree.end(run_id)
 
-    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """It is over."""
-        self._tree.end(run_id)
-
-    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """It is over."""
-        self._tree.end(run_id)
+    on_tool_end = on_retriever_end = on_chain_end
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """It has failed, or was ended from outside."""
         self._tree.end(run_id, error)
 
-    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """The same."""
-        self._tree.end(run_id, error)
-
-    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """The same."""
-        self._tree.end(run_id, error)
+    on_tool_error = on_retriever_error = on_chain_error
 
     # -- inside --------------------------------------------------------------------------------------
-
-    def _enter(self, run_id: UUID, parent_run_id: UUID | None) -> None:
-        refuse_if_over(current_scope())
-        self._tree.begin(run_id, self._parent(parent_run_id))
 
     def _parent(self, told: UUID | None) -> UUID | None:
         """The run around a new one: as told, or as the context says where a chain has not passed it on."""
@@ -252,7 +192,7 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
     def _begin(self, run_id: UUID, parent_run_id: UUID | None, asked: Asked) -> None:
         if getattr(current_caller(), "run_id", None) == run_id:
             return  # Another handler sees to it.
-        scope = current_scope()
+        scope = scope_of_run()
         refuse_if_over(scope)
         failure = self._tree.take_failure(self._parent(parent_run_id))
         role = _role(failure, asked)
@@ -270,6 +210,8 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
             self._see_cancelled(run_id)
         begin_calls(run)
         if run.stopped:
+            # Of a run that is refused at its start LangChain tells nothing more.
+            self.on_llm_error(ChainStopped(), run_id=run_id)
             raise ChainStopped
 
     def _see_cancelled(self, run_id: UUID) -> None:
@@ -296,16 +238,6 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         options["observers"] = (*options.get("observers", ()), *self._observers)
         options.update(asked._asdict())
         return OwnStream(RecordedStream(**options), scope)
-
-
-def telling(on_receipt: OnReceipt) -> Observer:
-    """An observer that calls `on_receipt`."""
-
-    def told(notice: Notice) -> None:
-        if isinstance(notice, Sealed):
-            on_receipt(notice.receipt)
-
-    return told
 
 
 def _role(failure: Failure | None, asked: Asked) -> AttemptRole:

@@ -9,18 +9,16 @@ from streamguard_core import (
     Category,
     Cause,
     CutOffError,
-    Notice,
     Report,
     Scope,
-    Sealed,
     StreamSession,
     SyncStreamSession,
-    current_scope,
 )
 from streamguard_core.generators import watch_generators
 from streamguard_langchain.calls import ChainCall
 from streamguard_langchain.generators import Begun
-from streamguard_langchain.scope import ChainScope, Pump
+from streamguard_langchain.receipts import telling
+from streamguard_langchain.scope import ChainScope, Pump, scope_of_run
 from streamguard_langchain.steps import NONE, AsyncSteps, BlockingSteps, Steps
 from streamguard_langchain.stopping import ChainStopped, cause_of_end, live_session
 
@@ -83,7 +81,7 @@ class _Guarded:
         options: Mapping[str, Any],
         begun: Begun | None,
     ) -> None:
-        self._outer = current_scope()
+        self._outer = scope_of_run()
         above = live_session(self._outer)
         self.part = above is not None
         """It belongs to the stream around it."""
@@ -129,11 +127,7 @@ class _Guarded:
 
     def _usual(self, outer: Scope, options: Mapping[str, Any]) -> dict[str, Any]:
         """What a stream has of the scope around it, which forgets it when it is sealed."""
-
-        def forget(notice: Notice) -> None:
-            if isinstance(notice, Sealed):
-                outer.discard(self.pump)
-
+        forget = telling(lambda _: outer.discard(self.pump))
         observers = (*options.get("observers", ()), *outer.options["observers"], forget)
         usual = {name: options.get(name) or getattr(outer, name) for name in ("ledger", "prices")}
         return {**usual, "observers": observers}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from streamguard_core import Report, Scope, StreamSession, SyncStreamSession
+from typing import Any, Final
+
+from streamguard_core import Cause, Report, Scope, StreamSession, SyncStreamSession, current_scope
 from streamguard_langchain.generators import Begun
+from streamguard_langchain.stopping import ChainStopped, cause_of_end
 
 Pump = StreamSession | SyncStreamSession
 
@@ -24,6 +27,9 @@ class ChainScope(Scope):
         super().__init__()
         self.session = session
         self.pump = pump
+        self.outer = outer
+        self.over = False
+        """The chain has come to its own end."""
         self._begun = begun
         if outer is not None:
             self.host, self.shutdown = outer.host, outer.shutdown
@@ -50,3 +56,38 @@ class ChainScope(Scope):
         """Close what the chain has left behind."""
         if self._begun is not None:
             await self._begun.close()
+
+
+def scope_of_run() -> Scope | None:
+    """The scope to which what begins here belongs: of a chain that has completed, the one around it.
+
+    A task that a chain has begun and not waited for is in the chain's scope for ever, and may call models.
+    """
+    scope = current_scope()
+    while isinstance(scope, ChainScope) and scope.over and scope.pump.cause is Cause.COMPLETED:
+        scope = scope.outer
+    return scope
+
+
+def refuse_if_over(scope: Scope | None) -> None:
+    """See that nothing is begun for a stream that is over, or for a reader who left.
+
+    Raises:
+        ChainStopped: when it is.
+    """
+    if scope is None:
+        return
+    # A reader who leaves behind a provider's finish completes the stream, but not the chain: it may have a next round.
+    chain_wanted = not isinstance(scope, ChainScope) or scope.pump.wanted()
+    if scope.closed or not chain_wanted or not _wanted(scope.session):
+        raise ChainStopped(_TEXT)
+
+
+def _wanted(report: Any) -> bool:
+    wanted = getattr(report, "wanted", None)
+    return wanted is None or cause_of_end(report) is Cause.COMPLETED or bool(wanted())
+
+
+_TEXT: Final = (
+    "StreamGuard stopped this chain: its reader is gone, or its stream was ended; do not go on"
+)

@@ -86,6 +86,7 @@ class AsyncSteps(Steps):
                 # its owner would wait for a chain that goes on.
                 raise asyncio.CancelledError("the chain had swallowed it")
         except StopAsyncIteration:
+            self._scope.over = True
             raise
         except ChainStopped as stop:
             self._stopped(stop)
@@ -126,6 +127,7 @@ class BlockingSteps(Steps):
                 self._iterator = iter(self._begin())
             item = next(self._iterator)
         except StopIteration:
+            self._scope.over = True
             raise
         except ChainStopped as stop:
             self._stopped(stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from streamguard_core import Cause, Report, Scope
 from streamguard_core.errors import StreamStopped
@@ -24,18 +24,6 @@ class ChainStopped(StreamStopped):
     llm_output: ClassVar[None] = None
 
 
-def refuse_if_over(scope: Scope | None) -> None:
-    """See that nothing is begun for a stream that is over, or for a reader who left.
-
-    Raises:
-        ChainStopped: when it is.
-    """
-    if scope is None:
-        return
-    if scope.closed or not all(map(_wanted, (scope.session, getattr(scope, "pump", None)))):
-        raise ChainStopped(_TEXT)
-
-
 def cause_of_end(report: Report | None) -> Cause | None:
     """The cause of a stream, once it is fixed; None as well for a report that does not tell."""
     cause = getattr(report, "cause", None)
@@ -48,13 +36,5 @@ def live_session(scope: Scope | None) -> Report | None:
     return None if cause_of_end(session) is Cause.COMPLETED else session
 
 
-def _wanted(report: Any) -> bool:
-    wanted = getattr(report, "wanted", None)
-    return wanted is None or cause_of_end(report) is Cause.COMPLETED or bool(wanted())
-
-
-_TEXT: Final = (
-    "StreamGuard stopped this chain: its reader is gone, or its stream was ended; do not go on"
-)
 ENDED_FROM_OUTSIDE: Final = (ChainStopped, GeneratorExit, asyncio.CancelledError)
 """What a run ends with that has not failed itself."""

@@ -253,6 +253,26 @@ async def test_ledger_comes_first(receipts: Receipts) -> None:
         assert receipts.one.cause is Cause.INTERNAL_ERROR
 
 
+async def test_reader_leaves_while_the_stream_is_opened(receipts: Receipts) -> None:
+    """A reader who leaves while the OPEN record is written has a sealed receipt, and no call was made for him."""
+    scope = Scope()
+
+    class Slow(MemoryLedger):
+        def append_open(self, record: OpenRecord) -> Future[None]:
+            scope.disconnected("gone")
+            return super().append_open(record)
+
+    ledger = Slow()
+    handler = StreamGuardCallbackHandler(ledger=ledger, on_receipt=receipts.append)
+    async with slow_engine() as engine:
+        with use_scope(scope), pytest.raises(ChainStopped):
+            await openai(engine).ainvoke(QUESTION, with_handler(handler))
+        assert len(engine.requests) == 0
+        assert receipts.one.cause is Cause.CLIENT_DISCONNECT
+        assert (len(ledger.opened), len(ledger.receipts)) == (1, 1)
+        assert (handler._runs, scope.members) == ({}, [])
+
+
 async def test_two_handlers_make_one_receipt(receipts: Receipts) -> None:
     """A run that two handlers see, one of the model's and one of the call's, has one receipt."""
     async with slow_engine(interval=0.0, answer_tokens=5) as engine:
