@@ -32,7 +32,7 @@ demo: $(STAMP) ## watch a stream being cut: tokens burnt without and with the gu
 chat: $(STAMP) ## a chat page at http://127.0.0.1:8000 with a receipt under each answer
 	@$(PY) example_projects/fastapi_chat/main.py $(if $(ENGINE),--engine '$(ENGINE)') $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
-django-chat: $(STAMP) $(if $(findstring --wsgi,$(ARGS)),$(VENV)/.group-browser) ## the same in Django, with an admin; ARGS=--wsgi for gunicorn's threads
+django-chat: $(STAMP) ## the same in Django, with an admin; ARGS=--wsgi for gunicorn's threads
 	@$(PY) example_projects/django_chat/main.py $(if $(ENGINE),--engine '$(ENGINE)') $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 pipeline: $(STAMP) ## a streaming LangChain pipeline: live metrics, guardrails, failures, receipts
