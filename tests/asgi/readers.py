@@ -60,6 +60,13 @@ class SSEReader:
                 return True
         return "eos" in self.named
 
+    async def stop(self) -> bytes:
+        """Press the stop button, over a connection of its own; what the server says."""
+        path = f"/streams/{self.last_id.rpartition(':')[0]}/stop"
+        async with await RawClient.open(self._url, "POST", path, b"") as client:
+            assert await client.read_head() == 200
+            return await client.read_some()
+
     def leave(self, how: Leave = Leave.CLOSE) -> None:
         """Break the connection off; what has not been read of it is lost."""
         assert self._client is not None

@@ -143,7 +143,7 @@ async def test_wrong_words_change_nothing() -> None:
         for beyond in (4, 10**14):
             status, said = await rig.acknowledged(server, beyond)
             assert (status, said["error"]) == (409, "beyond")
-        assert (await rig.post("other/acknowledged/1"))[1]["error"] == "unknown"
+        assert (await rig.post("/streams/other/acknowledged/1"))[1]["error"] == "unknown"
         assert (await rig.acknowledged(server, 2))[1]["consumed"] == 2
         server.leave()
         await server.ended()
@@ -160,10 +160,10 @@ async def test_somebody_elses_stream() -> None:
         await server.events_sent(3)
         for path in ("acknowledged/3", "stop"):
             for headers in ({}, {"x_user": "eve"}):
-                status, said = await rig.post(f"{name_of(server)}/{path}", **headers)
+                status, said = await rig.post(f"/streams/{name_of(server)}/{path}", **headers)
                 assert (status, said["error"]) == (403, "not_yours")
         assert (await rig.acknowledged(server, 3, x_user="ada"))[1]["consumed"] == 3
-        assert (await rig.post(f"{name_of(server)}/stop", x_user="ada"))[1]["stopped"]
+        assert (await rig.post(f"/streams/{name_of(server)}/stop", x_user="ada"))[1]["stopped"]
         await server.ended()
     await eventually(lambda: rig.receipts)
     assert causes(rig.receipts) == [Cause.USER_CANCEL]
@@ -175,7 +175,7 @@ async def test_nobody_said_so() -> None:
     async with rig.get(announced=None) as server:
         await server.events_sent(3)
         assert (await rig.acknowledged(server, 3))[1]["error"] == "unexpected"
-        assert (await rig.post(f"{name_of(server)}/stop"))[1]["stopped"]
+        assert (await rig.post(f"/streams/{name_of(server)}/stop"))[1]["stopped"]
         await server.ended()
     assert causes(rig.receipts) == [Cause.USER_CANCEL]
 

@@ -11,9 +11,9 @@ from streamguard_asgi import Acknowledge, Resume
 from streamguard_core import Cause
 from streamguard_core.testing import run
 
+from ..adapters.resuming import ids, tokens  # noqa: TID252 - one rig for all adapters
 from .acknowledging import Rig
 from .driver import causes, eos, eventually
-from .resuming import ids, texts
 
 STALL = 10.0
 
@@ -23,15 +23,15 @@ async def test_one_count_over_all_connections() -> None:
     rig = Rig(resume=Resume())
     async with rig.get() as server:
         await server.events_sent(3)
-        last = ids(server)[-1]
+        last = ids(server.text)[-1]
         name = last.rpartition(":")[0]
-        assert (await rig.post(f"{name}/acknowledged/1"))[1]["consumed"] == 1
+        assert (await rig.post(f"/streams/{name}/acknowledged/1"))[1]["consumed"] == 1
         server.leave()
         await server.ended()
     async with rig.get(last) as server:
         await server.until(lambda: bool(server.sent))
         assert server.headers["streamguard-acknowledge"] == "1000"
-        assert (await rig.post(f"{name}/acknowledged/2"))[1] == {
+        assert (await rig.post(f"/streams/{name}/acknowledged/2"))[1] == {
             "stream_id": name.rpartition(".")[0],
             "counted": False,
             "consumed": 3,
@@ -39,7 +39,7 @@ async def test_one_count_over_all_connections() -> None:
         }
         rig.engines[0].make(2)
         await server.events_sent(2)
-        assert texts(server) == ["token4 ", "token5 "]
+        assert tokens(server.text) == ["token4 ", "token5 "]
         rig.engines[0].finish()
         await server.ended()
         assert eos(server)["committed"] == 5
@@ -54,15 +54,15 @@ async def test_what_is_sent_again_is_owed_again() -> None:
     async with rig.get() as server:
         await server.events_sent(3)
         await rig.acknowledged(server, 2)
-        first = ids(server)[1]
+        first = ids(server.text)[1]
         server.leave()
         await server.ended()
     async with rig.get(first) as server:
         await server.events_sent(2)
-        assert len(texts(server)) == 2
+        assert len(tokens(server.text)) == 2
         assert (await rig.acknowledged(server, 1))[1]["consumed"] == 2
         assert (await rig.acknowledged(server, 3))[1]["consumed"] == 3
-        assert (await rig.post(f"{first.rpartition(':')[0]}/stop"))[1]["stopped"]
+        assert (await rig.post(f"/streams/{first.rpartition(':')[0]}/stop"))[1]["stopped"]
         await server.ended()
     await eventually(lambda: rig.receipts)
     assert [(receipt.cause, receipt.consumed) for receipt in rig.receipts] == [
@@ -77,7 +77,7 @@ def test_a_reader_that_is_away_is_not_stalled() -> None:
     async def main() -> None:
         async with rig.get() as server:
             await server.events_sent(3)
-            last = ids(server)[0]
+            last = ids(server.text)[0]
             await asyncio.sleep(5)
             server.leave()
             await server.ended()
@@ -99,7 +99,7 @@ async def test_after_the_end() -> None:
     rig = Rig(resume=Resume())
     async with rig.get() as server:
         await server.events_sent(3)
-        last = ids(server)[2]
+        last = ids(server.text)[2]
         server.leave()
         await server.ended()
     rig.engines[0].make()

@@ -34,7 +34,8 @@ async def freeze(url: str) -> RawClient:
 async def test_all_that_freeze_are_cut_off_and_nothing_is_left(http: str) -> None:
     """No `send` blocks, and yet each is stalled, with the count it gave; no task, socket or session stays behind."""
     acknowledge = Acknowledge()
-    rig = Rig(acknowledge, tokens=CHUNKS, consumer_stall=STALL)
+    rig = Rig(acknowledge, consumer_stall=STALL)
+    rig.tokens = CHUNKS
     # What is left open is not closed for being idle meanwhile.
     async with serve(rig.app, http, timeout_keep_alive=3600) as (server, url):
         before = len(asyncio.all_tasks())

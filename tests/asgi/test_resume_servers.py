@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from streamguard_asgi import Resume, StreamGuardMiddleware, guard_stream
 from streamguard_core import Cause, Receipt, StreamSession
 from streamguard_providers import OpenAIProducer
-from streamguard_testing import Leave, LoopbackEngine, RawClient
+from streamguard_testing import Leave, LoopbackEngine
 
 from .driver import BOUND, Engine
 from .readers import SSEReader
@@ -103,11 +103,8 @@ async def test_the_stop_button(http: str) -> None:
         reader = SSEReader(url)
         await reader.connect()
         await reader.read(2)
-        path = f"/streams/{reader.last_id.rpartition(':')[0]}/stop"
         for stopped in (b'"stopped":true', b'"stopped":false'):
-            async with await RawClient.open(url, "POST", path, b"") as client:
-                assert await client.read_head() == 200
-                said = await client.read_some()
+            said = await reader.stop()
             assert stopped in said
             assert b"USER_CANCEL" in said
         assert await reader.read(100)

@@ -1,12 +1,15 @@
-"""A Django project for the tests of the adapter; no help from the garbage collector."""
+"""A Django project for the tests of the adapter, and its rig; no help from the garbage collector."""
 
 from __future__ import annotations
 
 import gc
 import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+
+from ..adapters.resuming import OpenRig  # noqa: TID252 - one rig for all adapters
 
 pytest.importorskip("django")
 
@@ -73,3 +76,12 @@ def called() -> Iterator[list[int]]:
     yield numbers
     deploys.forget()
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(params=["view", "sync_view", "view-guarded", "sync_view-guarded"])
+def open_rig(request: pytest.FixtureRequest) -> OpenRig:
+    """A resumable view, async or not, in Django's own application or in the guarded one."""
+    from .resuming import resumed
+
+    view, _, guarded = request.param.partition("-")
+    return partial(resumed, view, guarded=bool(guarded))

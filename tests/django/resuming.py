@@ -10,9 +10,13 @@ from typing import Any
 from django.test import override_settings
 from django.urls import include, path
 
-from streamguard_django import GuardedStreamingHttpResponse, resumable
+from streamguard_django import (
+    GuardedStreamingHttpResponse,
+    get_guarded_asgi_application,
+    resumable,
+)
 
-from ..asgi.driver import Engine, Server  # noqa: TID252 - one server for both adapters
+from ..adapters.resuming import ResumingRig, ids, tokens  # noqa: TID252 - one rig for all adapters
 from .project import Project, WSGIServer, project
 
 
@@ -34,7 +38,7 @@ def resuming(view: Any, middleware: list[str] | None = None, **settings: Any) ->
         yield made
 
 
-class Rig:
+class Rig(ResumingRig):
     """A resumable view over engines, under ASGI.
 
     Args:
@@ -42,10 +46,8 @@ class Rig:
     """
 
     def __init__(self, **options: Any) -> None:
-        self.engines: list[Engine] = []
-        self.tokens = 3
+        super().__init__()
         self._options = options
-        self.app: Any = None
 
     async def view(self, request: Any) -> GuardedStreamingHttpResponse:
         """The view."""
@@ -56,29 +58,23 @@ class Rig:
         return self._answer(request)
 
     def _answer(self, request: Any) -> GuardedStreamingHttpResponse:
-        self.engines.append(Engine(self.tokens))
-        return GuardedStreamingHttpResponse(
-            self.engines[-1].stream(), request=request, **self._options
-        )
+        return GuardedStreamingHttpResponse(self.stream(), request=request, **self._options)
 
-    def get(self, last_id: object = None, path: str = "/", **headers: str) -> Server:
-        """A request of a reader."""
-        if last_id is not None:
-            headers["last_event_id"] = str(last_id)
-        return Server(self.app, path, headers=_wire(headers))
 
-    async def post(self, path: str, **headers: str) -> tuple[int, Any]:
-        """What a request to an address of the streams is answered with."""
-        server = await Server(self.app, path, method="POST", headers=_wire(headers)).run()
-        return server.status, json.loads(server.text) if server.text.startswith("{") else None
+@contextmanager
+def resumed(view: str, *, guarded: bool, **bounds: Any) -> Iterator[Rig]:
+    """A rig whose view is resumable.
 
-    async def broken_off(self, tokens: int = 3, **headers: str) -> str:
-        """Read so many tokens and lose the connection; the last id."""
-        async with self.get(**headers) as server:
-            await server.events_sent(tokens)
-            server.leave()
-            await server.ended()
-        return ids(server.text)[-1]
+    Args:
+        view: which of the rig's.
+        guarded: whether the application is the guarded one.
+        bounds: keys of `RESUME`.
+    """
+    rig = Rig()
+    with resuming(getattr(rig, view), RESUME=bounds) as made:
+        rig.app = get_guarded_asgi_application(made.asgi()) if guarded else made.asgi()
+        rig.receipts = made.receipts
+        yield rig
 
 
 class WSGIReader(WSGIServer):
@@ -113,23 +109,8 @@ def post_wsgi(app: Any, path: str, **environ: Any) -> tuple[int, Any]:
     return server.status_code, json.loads(server.read_to_end())
 
 
-def ids(text: str) -> list[str]:
-    """The ids that were sent."""
-    return [line[4:] for line in text.split("\n") if line.startswith("id: ")]
-
-
-def tokens(text: str) -> list[str]:
-    """The tokens that were sent."""
-    return [line[6:] for line in text.split("\n") if line.startswith("data: token")]
-
-
 def end_of(text: str) -> Any:
     """The data of `eos`."""
     _, _, end = text.partition("event: eos\n")
     (data,) = [line[6:] for line in end.split("\n") if line.startswith("data: ")]
     return json.loads(data)
-
-
-def _wire(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    """Headers that were written as keywords."""
-    return [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]

@@ -16,9 +16,10 @@ from streamguard_django.testing import collect_receipts
 from streamguard_providers import GuardedAsyncTransport, GuardedTransport
 from streamguard_testing import Cut, Fault, LoopbackEngine, run_engine
 
+from ..adapters.resuming import ids  # noqa: TID252 - one rig for all adapters
 from ..asgi.driver import Server, eventually  # noqa: TID252 - one server for both adapters
 from .project import BOUND, STACKS, WSGIServer, project
-from .resuming import WSGIReader, end_of, ids, post_wsgi, resuming
+from .resuming import WSGIReader, end_of, post_wsgi, resuming
 
 ASKED = {
     "model": "m",

@@ -13,9 +13,10 @@ from django.core.handlers.wsgi import WSGIRequest
 from streamguard_core import Cause, SyncStreamSession, UsageError
 from streamguard_django import GuardedStreamingHttpResponse
 
+from ..adapters.resuming import ids, tokens  # noqa: TID252 - one rig for all adapters
 from ..asgi.driver import causes  # noqa: TID252 - one server for both adapters
 from .project import BOUND
-from .resuming import WSGIReader, end_of, ids, post_wsgi, resuming, tokens
+from .resuming import WSGIReader, end_of, post_wsgi, resuming
 from .test_wsgi_streams import Connection
 
 
