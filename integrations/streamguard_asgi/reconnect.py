@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Coroutine
-from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from streamguard_asgi._starlette import ASGIScope, Request, Send
+from streamguard_asgi.attending import deliver
 from streamguard_asgi.delivery import Delivery, Times
+from streamguard_asgi.request import RequestGuard
 from streamguard_asgi.resume import Resume
-from streamguard_asgi.shielding import attend
-from streamguard_core import StreamSession
-from streamguard_core.acknowledging import asked
-from streamguard_core.cancellation import cause_of
 from streamguard_core.formats import Format
 from streamguard_core.kept import KeptStream
 from streamguard_core.replay import Refusal, ResumeError, ResumePoint
 
-if TYPE_CHECKING:
-    from streamguard_asgi.request import RequestGuard
-
-Asked = TypeVar("Asked")
 _FAREWELL: Final = 1.0
 """How long an older connection is given to take the news that it was superseded, in seconds."""
 
@@ -34,39 +27,6 @@ def last_event_id(scope: ASGIScope) -> str | None:
             said: str = value.decode("latin-1")
             return said
     return None
-
-
-async def kept_by(
-    resume: Resume, session: StreamSession, request: Request, guard: RequestGuard
-) -> KeptStream:
-    """Keep the stream for its reader, whoever that is.
-
-    Raises:
-        Exception: what the application's `owner` raises; then there is no stream.
-    """
-    kept = await or_ended(resume.keep(session, request), session, guard)
-    kept.release = lambda: guard.release(session)
-    return kept
-
-
-def asked_again(session: StreamSession, stall: float | None) -> dict[str, str]:
-    """The headers that ask a reader for acknowledgements, for one that comes back."""
-    return asked(finite(stall)) if session.acknowledges else {}
-
-
-def finite(seconds: float | None) -> float | None:
-    """A time as the session takes it: without end is None."""
-    return None if seconds == inf else seconds
-
-
-async def or_ended(asking: Awaitable[Asked], session: StreamSession, guard: RequestGuard) -> Asked:
-    """What the application says; where it raises, the stream has not begun and ends."""
-    try:
-        return await asking
-    except BaseException as error:
-        session.terminate(cause_of(error, guard), f"the response ended with {type(error).__name__}")
-        await guard.close(session)
-        raise
 
 
 async def wanted(resume: Resume, request: Request) -> tuple[int, KeptStream | None]:
@@ -104,7 +64,7 @@ async def serve_kept(
     send: Send,
     running: Coroutine[Any, Any, None],
 ) -> None:
-    """Run a delivery, which is one of several of a stream, in a task of its own until it has ended.
+    """Run a delivery, which is one of several of a stream, until it has ended.
 
     Raises:
         ResumeError: when another connection took the stream before anything was sent to this one.
@@ -112,16 +72,10 @@ async def serve_kept(
     if kept.reader is None:
         kept.read_by(delivery)
     try:
-        sending = asyncio.get_running_loop().create_task(running)
-        await attend(sending, delivery.host_cancelled, guard.close_timeout, delivery.given_up)
-        if not sending.done():
-            await delivery.end_alone()
+        await deliver(delivery, running, guard, send)
     finally:
         kept.left(delivery)
-        guard.discard(delivery)
         guard.responded = guard.responded or delivery.complete
-        if delivery.stalled:
-            guard.abort(send)
     if delivery.superseded and delivery.unanswered:
         raise ResumeError(Refusal.BUSY, "a newer connection has this stream; try again if it ends")
     if delivery.superseded and delivery.begun:

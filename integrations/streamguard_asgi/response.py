@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Unpack
@@ -17,35 +16,21 @@ from streamguard_asgi._starlette import (
     StreamingResponse,
 )
 from streamguard_asgi.acknowledge import Acknowledge
-from streamguard_asgi.delivery import Delivery, RawHeaders, Times
+from streamguard_asgi.answering import Answering
+from streamguard_asgi.delivery import RawHeaders, Times
 from streamguard_asgi.options import SessionOptions, check_seconds
 from streamguard_asgi.producing import Mapped, close_producer, producer_of
-from streamguard_asgi.reconnect import (
-    asked_again,
-    finite,
-    kept_by,
-    last_event_id,
-    or_ended,
-    serve_kept,
-    take_over,
-    wanted,
-)
 from streamguard_asgi.request import RequestGuard, guard_in, new_guard
 from streamguard_asgi.resume import Resume
-from streamguard_asgi.shielding import attend
-from streamguard_asgi.stream_routes import response_of
-from streamguard_core import StreamSession, UsageError, current_scope, use_scope
-from streamguard_core.answers import HAS_EVERYTHING, Answer, refused
+from streamguard_core import StreamSession, UsageError
 from streamguard_core.formats import (
     Events,
     Format,
     Raw,
-    ToldEvents,
     choose,
     form_of,
     id_header,
 )
-from streamguard_core.replay import ResumeError
 from streamguard_core.sse import PING
 
 DEFAULT_PING: Final = 15.0
@@ -121,7 +106,7 @@ class GuardedResponse(Response):
             self._form = form_of(media_type, 0 if ids else None)
         self._ids = ids
         self._resume = resume
-        self._acknowledge = acknowledge
+        self.acknowledge = acknowledge
         self._ping = ping
         self._consumer_stall = consumer_stall
         self.status_code = status_code
@@ -161,7 +146,7 @@ class GuardedResponse(Response):
             UsageError: when the response has options for a session of its own.
         """
         self._resume = self._resume or resume
-        self._acknowledge = self._acknowledge or acknowledge
+        self.acknowledge = self.acknowledge or acknowledge
         if self._options:
             raise UsageError(
                 f"{', '.join(self._options)} were given to a GuardedResponse under guard_stream, which has opened"
@@ -193,10 +178,7 @@ class GuardedResponse(Response):
         else:
             guard = guard_in(scope) or new_guard(scope, RequestGuard())
             request = Request(scope, receive)
-            if (resume := self.resumes(scope)) is None:
-                await self._stream(guard, form, request, send)
-            else:
-                await self._stream_kept(guard, resume, request, send)
+            await Answering(self, guard, request, send).run(form, self.resumes(scope))
         if self.background is not None:
             await self.background()
 
@@ -207,138 +189,34 @@ class GuardedResponse(Response):
     def _form_for(self, scope: ASGIScope) -> Format:
         form = self._form or choose(_accepted(scope), 0 if self._ids else None)
         # What is acknowledged has a number.
-        return Events(0) if self._acknowledge is not None and isinstance(form, Events) else form
+        return Events(0) if self.acknowledge is not None and isinstance(form, Events) else form
 
     async def _answer_head(self, form: Format, send: Send) -> None:
         """Headers as for GET; nothing is generated, and what was opened already is closed."""
-        headers = self._headers_for(form, None)
+        headers = self.headers_for(form, None)
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         if self._content is not None:
             await close_producer(self._content)
 
-    async def _stream(
-        self, guard: RequestGuard, form: Format, request: Request, send: Send
-    ) -> None:
-        if current_scope() is not guard:
-            with use_scope(guard):
-                await self._stream(guard, form, request, send)
-            return
-        alone = not guard.connected
-        if alone:
-            pump = guard.connect(request.receive)
-            pump.response_streams()
-        session = self._session(guard)
-        guard.add(session)
-        guard.session = guard.session or session
-        asked = await self._asked(guard, session, form, request)
-        told = (
-            ToldEvents(form, session.sending)
-            if session.acknowledges and isinstance(form, Events)
-            else form
-        )
-        delivery = Delivery(session, told, send, **self._times(guard))
-        guard.add(delivery)
-        try:
-            sending = asyncio.get_running_loop().create_task(
-                # Not named here: this frame stays for as long as the stream does.
-                delivery.run(self.status_code, self._headers_for(form, session.stream_id, asked))
-            )
-            await attend(sending, delivery.host_cancelled, guard.close_timeout, delivery.given_up)
-            if not sending.done():
-                await delivery.end_alone()
-        finally:
-            guard.discard(delivery)
-            guard.responded = guard.responded or delivery.complete
-            if delivery.stalled:
-                guard.abort(send)
-            try:
-                await _over(guard, session)
-            finally:
-                if alone:
-                    guard.disconnect()
+    def times(self, guard: RequestGuard) -> Times:
+        """The times that its deliveries keep.
 
-    async def _stream_kept(
-        self, guard: RequestGuard, resume: Resume, request: Request, send: Send
-    ) -> None:
-        if current_scope() is not guard:
-            with use_scope(guard):
-                await self._stream_kept(guard, resume, request, send)
-            return
-        alone = not guard.connected
-        if alone:
-            guard.connect(request.receive).response_streams()
-        try:
-            if last_event_id(request.scope) is None:
-                await self._begin_kept(guard, resume, request, send)
-            else:
-                await self._continue(guard, resume, request, send)
-        except ResumeError as error:
-            await _answer(refused(error), request, send)
-        finally:
-            if alone:
-                guard.disconnect()
-
-    async def _begin_kept(
-        self, guard: RequestGuard, resume: Resume, request: Request, send: Send
-    ) -> None:
-        """The same for a stream whose reader may come back: it may live on without this request."""
-        session = self._session(guard, on_disconnect=resume.policy)
-        guard.add(session)
-        guard.session = guard.session or session
-        kept = await kept_by(resume, session, request, guard)
-        try:
-            asked = await self._asked(guard, session, Events(), request)
-        except BaseException:
-            kept.ended()  # It has never had a reader, whose leaving would say so.
-            raise
-        form = kept.events(0)[0]
-        delivery = Delivery(session, form, send, opening=kept.opening(), **self._times(guard))
-        guard.add(delivery)
-        head = self._headers_for(Events(), session.stream_id, asked)
-        try:
-            await serve_kept(kept, delivery, guard, send, delivery.run(self.status_code, head))
-        finally:
-            if session.cause is None or delivery.superseded:
-                guard.release(session)
-            else:
-                await _over(guard, session)
-
-    async def _continue(
-        self, guard: RequestGuard, resume: Resume, request: Request, send: Send
-    ) -> None:
-        """Go on with a stream that was begun on another connection; nothing new is generated.
-
-        Raises:
-            ResumeError: when this reader cannot go on with it.
+        Args:
+            guard: of the request, whose times hold where this response has none.
         """
-        if self._content is not None:
-            await close_producer(self._content)
-        point, kept = await wanted(resume, request)
-        if kept is None:
-            await _answer(HAS_EVERYTHING, request, send)
-            return
-        delivery = await take_over(kept, point, guard, send, self._times(guard))
-        guard.continues = True
-        guard.add(delivery)
-        asked = asked_again(kept.session, self._times(guard)["consumer_stall"])
-        head = self._headers_for(Events(), kept.session.stream_id, asked)
-        await serve_kept(kept, delivery, guard, send, delivery.run(200, head))
-
-    async def _asked(
-        self, guard: RequestGuard, session: StreamSession, form: Format, request: Request
-    ) -> dict[str, str]:
-        """Expect acknowledgements, where they are taken and the reader gives them; what it is told of that."""
-        if self._acknowledge is None:
-            return {}
-        stall, numbered = self._times(guard)["consumer_stall"], isinstance(form, Events)
-        expecting = self._acknowledge.expect(session, request, finite(stall), numbered=numbered)
-        return await or_ended(expecting, session, guard)
-
-    def _times(self, guard: RequestGuard) -> Times:
         return {"ping": self._ping, "consumer_stall": self._consumer_stall or guard.consumer_stall}
 
-    def _session(self, guard: RequestGuard, **usual: Any) -> StreamSession:
+    def session_for(self, guard: RequestGuard, **usual: Any) -> StreamSession:
+        """The session that streams its content.
+
+        Args:
+            guard: of the request, whose ledger and prices hold where none were given.
+            usual: options that hold where none were given.
+
+        Raises:
+            UsageError: when there is no content.
+        """
         if isinstance(self._content, StreamSession):
             return self._content
         if self._content is None:
@@ -350,10 +228,16 @@ class GuardedResponse(Response):
         options.setdefault("prices", guard.prices)
         return StreamSession(self._content, **options)
 
-    def _headers_for(
-        self, form: Format, stream_id: str | None, asked: Mapping[str, str] = _NOTHING
+    def headers_for(
+        self, form: Format, stream_id: str | None, asking: Mapping[str, str] = _NOTHING
     ) -> RawHeaders:
-        """The caller's headers first; what they leave open is the format's, and the stream's name."""
+        """The caller's headers first; what they leave open is the format's, and the stream's name.
+
+        Args:
+            form: how the stream looks on the wire.
+            stream_id: its name; None where there is no stream.
+            asking: what the reader is told besides.
+        """
         named = {name for name, _ in self.raw_headers}
         ours: dict[str, str] = {}
         if not isinstance(form, Raw):
@@ -361,21 +245,9 @@ class GuardedResponse(Response):
             ours |= _SSE_HEADERS if isinstance(form, Events) else {"cache-control": "no-store"}
             ours |= {"vary": "accept"} if self._form is None else {}
         ours |= id_header(stream_id)
-        ours |= asked
+        ours |= asking
         added = [(name.encode(), value.encode()) for name, value in ours.items()]
         return [*self.raw_headers, *(header for header in added if header[0] not in named)]
-
-
-async def _over(guard: RequestGuard, session: StreamSession) -> None:
-    """See that it has ended; the last acknowledgement is not waited for here, but by the session."""
-    if session.settling:
-        guard.release(session)
-    else:
-        await guard.close(session)
-
-
-async def _answer(answer: Answer, request: Request, send: Send) -> None:
-    await response_of(answer)(request.scope, request.receive, send)
 
 
 def _accepted(scope: ASGIScope) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from streamguard_asgi._starlette import CancelScope
 from streamguard_core import shielding
@@ -21,27 +21,3 @@ async def finish(work: Awaitable[object], seconds: float) -> asyncio.Future[obje
     with CancelScope(shield=True):
         await shielding.finish(task, seconds)
     return task
-
-
-async def attend(
-    work: asyncio.Task[None],
-    told: Callable[[asyncio.CancelledError], None],
-    seconds: float,
-    given_up: asyncio.Future[None],
-) -> None:
-    """Wait for `work`, which runs in a task of its own so that no host can interrupt its cleanup.
-
-    Args:
-        work: what is waited for; what it raises is raised.
-        told: called when the waiting task is cancelled, and makes `work` end.
-        seconds: how long that may take; the cancellation propagates then.
-        given_up: done when `work` is not waited for any more; it goes on by itself.
-    """
-    try:
-        await asyncio.wait([work, given_up], return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError as error:
-        told(error)
-        await finish(work, seconds)
-        raise
-    if work.done():
-        work.result()

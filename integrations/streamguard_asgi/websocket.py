@@ -9,11 +9,11 @@ from typing import Any, Final, Unpack
 import msgspec
 
 from streamguard_asgi._starlette import Message, WebSocket, WebSocketDisconnect, WebSocketState
+from streamguard_asgi.attending import deliver
 from streamguard_asgi.delivery import Delivery, RawHeaders
 from streamguard_asgi.options import SessionOptions, check_seconds
 from streamguard_asgi.request import guard_in
 from streamguard_asgi.response import DEFAULT_PING
-from streamguard_asgi.shielding import attend
 from streamguard_asgi.socket_guard import SERVICE_RESTART, SocketGuard
 from streamguard_core import AnyChunk, Category, Cause, StreamSession, UsageError
 from streamguard_core.formats import End, Lines, messages
@@ -106,17 +106,10 @@ async def _deliver(guard: SocketGuard, session: StreamSession, delivery: SocketD
     guard.begin_stream(session)
     try:
         guard.add(session)
-        guard.add(delivery)
         guard.session = guard.session or session
-        sending = asyncio.get_running_loop().create_task(delivery.run())
-        await attend(sending, delivery.host_cancelled, guard.close_timeout, delivery.given_up)
-        if not sending.done():
-            await delivery.end_alone()
+        await deliver(delivery, delivery.run(), guard)
     finally:
-        guard.discard(delivery)
         guard.end_stream()
-        if delivery.stalled:
-            guard.abort()
         await guard.close(session)
 
 
