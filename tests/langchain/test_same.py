@@ -118,7 +118,15 @@ def calls(chain: Runnable[Any, Any]) -> dict[str, Any]:
 
 WAYS = [
     *("invoke", "ainvoke", "stream", "astream", "batch", "abatch", "batch_as_completed"),
-    *("transform", "atransform", "astream_events", "composed", "configured", "retried"),
+    *(
+        "transform",
+        "atransform",
+        "astream_events",
+        "astream_log",
+        "composed",
+        "configured",
+        "retried",
+    ),
 ]
 
 
