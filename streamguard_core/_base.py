@@ -40,7 +40,7 @@ from streamguard_core.observers import CutOff, Observer, Observers, Opened, Seal
 from streamguard_core.policies import OnDisconnect, as_policy, cancel
 from streamguard_core.price import Pricer, check_pricer
 from streamguard_core.producers import Drive, call_if_lazy, classify
-from streamguard_core.protocol import StreamProtocol
+from streamguard_core.protocol import Action, StreamProtocol
 from streamguard_core.receipt import Attempt, OpenRecord, Receipt
 from streamguard_core.statistics import Statistics
 from streamguard_core.termination import Termination, TerminationLookup
@@ -263,7 +263,14 @@ class SessionBase(SessionTerms):
         raise AssertionError("provided by the driver")
 
     def _perform(self) -> None:
-        """Carry out what the protocol decided; the drivers say how."""
+        """Carry out what the protocol decided, until it has nothing more to say."""
+        protocol = self._protocol
+        while protocol.pending:
+            for action in protocol.take_actions():
+                self._carry_out(action)
+
+    def _carry_out(self, action: Action) -> None:
+        """Do one thing that was decided; the drivers say how."""
         raise AssertionError("provided by the driver")
 
     # -- inside ----------------------------------------------------------------------------------------

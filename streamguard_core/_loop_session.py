@@ -15,7 +15,13 @@ from streamguard_core._base import SessionBase
 from streamguard_core._deadlines import next_look, tick
 from streamguard_core._failures import describe
 from streamguard_core._interrupt import Interrupt, current_task, running_task
-from streamguard_core._lifecycle import ARM, CLOSE_PRODUCER, WAKE_CONSUMER, WAKE_PRODUCER
+from streamguard_core._lifecycle import (
+    ARM,
+    CLOSE_PRODUCER,
+    WAKE_CONSUMER,
+    WAKE_PRODUCER,
+    Action,
+)
 from streamguard_core._pump import Unread
 from streamguard_core.causes import Cause
 from streamguard_core.clock import SystemClock, clock_of
@@ -246,25 +252,24 @@ class LoopSession(SessionBase):
             self._perform()
 
     def _perform(self) -> None:
-        """Carry out what the protocol decided, until it has nothing more to say."""
-        protocol = self._protocol
         if self._loop is not None and self._loop.is_closed():
             self._perform_without_loop()
-        while protocol.pending:
-            for action in protocol.take_actions():
-                if action is CLOSE_PRODUCER:
-                    self._close_transports()
-                    self._stop_producer()
-                elif action is WAKE_CONSUMER:
-                    self._notify_cutoff()
-                    self._wake_consumer()
-                elif action is WAKE_PRODUCER:
-                    self._wake_producer()
-                elif action is ARM:
-                    if protocol.until_ns is not None or protocol.live:
-                        self._arm()
-                elif protocol.state is DRAINED:
-                    self._seal()
+        super()._perform()
+
+    def _carry_out(self, action: Action) -> None:
+        if action is CLOSE_PRODUCER:
+            self._close_transports()
+            self._stop_producer()
+        elif action is WAKE_CONSUMER:
+            self._notify_cutoff()
+            self._wake_consumer()
+        elif action is WAKE_PRODUCER:
+            self._wake_producer()
+        elif action is ARM:
+            if self._protocol.until_ns is not None or self._protocol.live:
+                self._arm()
+        elif self._protocol.state is DRAINED:
+            self._seal()
 
     def _perform_without_loop(self) -> None:
         """The loop is closed: nothing runs and nobody can wait, so what has not ended is unconfirmed."""

@@ -110,23 +110,19 @@ class SyncDriver(SessionBase):
             step(self._clock.monotonic_ns())
             self._perform()
 
-    def _perform(self) -> None:
-        """Carry out what the protocol decided, until it has nothing more to say."""
-        protocol = self._protocol
-        while protocol.pending:
-            for action in protocol.take_actions():
-                if action is Action.CLOSE_PRODUCER:
-                    self._close_transports()
-                    self._close_iterator()
-                elif action is Action.WAKE_CONSUMER:
-                    self._dispatcher.discard()
-                    self._notify_cutoff()
-                elif action is Action.ARM:
-                    self._arm()
-                elif action is Action.SEAL and protocol.state is DRAINED:
-                    self._build_receipt()
-                    self._disarm()
-                    self._done.set()
+    def _carry_out(self, action: Action) -> None:
+        if action is Action.CLOSE_PRODUCER:
+            self._close_transports()
+            self._close_iterator()
+        elif action is Action.WAKE_CONSUMER:
+            self._dispatcher.discard()
+            self._notify_cutoff()
+        elif action is Action.ARM:
+            self._arm()
+        elif action is Action.SEAL and self._protocol.state is DRAINED:
+            self._build_receipt()
+            self._disarm()
+            self._done.set()
 
     def _close_iterator(self) -> None:
         """Close the iterator if no thread is in it; else that thread closes it when it returns.

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Unpack
 
 from streamguard_core._base import SessionBase, _nothing
-from streamguard_core._lifecycle import CLOSE_PRODUCER, SEAL, WAKE_CONSUMER
+from streamguard_core._lifecycle import CLOSE_PRODUCER, SEAL, WAKE_CONSUMER, Action
 from streamguard_core._seal import take_over
 from streamguard_core.causes import Cause
 from streamguard_core.options import SessionOptions
@@ -214,18 +214,15 @@ class RecordedStream(SessionBase):
                 step(self._clock.monotonic_ns())
                 self._perform()
 
-    def _perform(self) -> None:
-        """Carry out what the protocol decided, until it has nothing more to say."""
+    def _carry_out(self, action: Action) -> None:
         protocol = self._protocol
-        while protocol.pending:
-            for action in protocol.take_actions():
-                if action is CLOSE_PRODUCER:
-                    self._close_transports()
-                    if not self.held:
-                        # What was closed in this step produces no more; nothing else is a producer here.
-                        protocol.producer_finished(self._clock.monotonic_ns())
-                elif action is WAKE_CONSUMER:
-                    self._notify_cutoff()
-                    protocol.leave(self._clock.monotonic_ns())
-                elif action is SEAL and protocol.state is DRAINED and self._started:
-                    self._build_receipt()
+        if action is CLOSE_PRODUCER:
+            self._close_transports()
+            if not self.held:
+                # What was closed in this step produces no more; nothing else is a producer here.
+                protocol.producer_finished(self._clock.monotonic_ns())
+        elif action is WAKE_CONSUMER:
+            self._notify_cutoff()
+            protocol.leave(self._clock.monotonic_ns())
+        elif action is SEAL and protocol.state is DRAINED and self._started:
+            self._build_receipt()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from streamguard_core import (
+    Action,
     AnyChunk,
     Cause,
     CloseState,
@@ -44,9 +45,11 @@ SMALL: dict[str, Any] = {"speculative_buffer_limit": 2, "max_inflight_commits": 
 def test_the_parts_that_a_driver_provides() -> None:
     """The shared parts say so when something is missing."""
     session = StreamSession()
-    for part in (SessionBase._perform, LoopSession._launch, LoopSession._stop_producer):
+    for part in (LoopSession._launch, LoopSession._stop_producer):
         with pytest.raises(AssertionError, match="provided by"):
             part(session)
+    with pytest.raises(AssertionError, match="provided by"):
+        SessionBase._carry_out(session, Action.ARM)
 
 
 def test_outside_of_any_loop_there_is_no_task() -> None:
