@@ -164,7 +164,7 @@ class AsyncContent(Content):
 
     async def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await _open(self.session, self._scope)
+        await open_within(self.session, self._scope)
         if self._ping is None:
             chunks = aiter(self.session) if self._chunkwise else self.session.batches()
             self._step = chunks.__anext__
@@ -227,8 +227,11 @@ class AsyncContent(Content):
         self._scope.keep(self._loop.create_task(self.aclose()))
 
 
-async def _open(session: StreamSession, scope: RequestScope) -> None:
-    """Begin inside the request. Without its OPEN record a stream is cut off, and its end says so."""
+async def open_within(session: StreamSession, scope: RequestScope) -> None:
+    """Begin a stream where its provider is to be called: in its request's scope.
+
+    Without its OPEN record it is cut off, and its end says so.
+    """
     token = enter_scope(scope)
     try:
         session.start()
@@ -319,7 +322,7 @@ class LoopContent(BlockingContent):
         return body
 
     async def _part(self) -> bytes:
-        await _open(self.session, self._scope)
+        await open_within(self.session, self._scope)
         batch = await self.session.read_ready()
         return self._form.encode(batch) if batch else self._end()
 

@@ -10,8 +10,7 @@ from typing import Any
 from streamguard_core import AnyChunk, Cause, LedgerError, StreamSession
 from streamguard_core.formats import Events
 from streamguard_core.kept import KeptStream
-from streamguard_core.scope import enter_scope, leave_scope
-from streamguard_django.content import CLOSED, AsyncContent, Content, LoopContent
+from streamguard_django.content import CLOSED, AsyncContent, Content, LoopContent, open_within
 from streamguard_django.scope import RequestScope
 from streamguard_django.sources import Source
 
@@ -117,13 +116,7 @@ class Kept(Content):
     async def _opened(self) -> AsyncGenerator[list[AnyChunk], None]:
         """Begin to read; the first connection opens the stream, and keeps it from now on."""
         self._home = asyncio.get_running_loop()
-        token = enter_scope(self._scope)
-        try:
-            self.session.start()
-            with contextlib.suppress(LedgerError):  # it has cut the stream off, and its end says so
-                await self.session.opened()
-        finally:
-            leave_scope(token)
+        await open_within(self.session, self._scope)
         if self._kept is None and self._keep is not None:
             self._kept = kept = self._keep()
             self._form, self._opening = kept.events(0)[0], kept.opening()

@@ -61,32 +61,14 @@ class ASGIServer:
         paced: bool = False,
         timeout: float = _TIMEOUT,
     ) -> None:
-        path, _, query = path.partition("?")
-        self.scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": spec},
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": query.encode(),
-            "root_path": "",
-            "headers": headers or [],
-            "server": ("127.0.0.1", 80),
-            "client": ("127.0.0.1", 4000),
-        }
+        self.scope = _scope(path, method, headers or [], spec)
         if state:
             self.scope["state"] = {}
         self._app, self._mode, self._deaf, self._touchy = app, mode, deaf, touchy
         self._mute = mute
         self._paced, self._timeout = paced, timeout
         self._taken = 0
-        parts = list(body) if body is not None else []
-        self._inbox = [
-            {"type": "http.request", "body": part, "more_body": index < len(parts) - 1}
-            for index, part in enumerate(parts)
-        ]
+        self._inbox = _messages(list(body) if body is not None else [])
         self._left = asyncio.Event()
         self._open = asyncio.Event()
         self._open.set()
@@ -276,3 +258,29 @@ class ASGIServer:
         async with self:
             await self.ended()
         return self
+
+
+def _scope(path: str, method: str, headers: list[tuple[bytes, bytes]], spec: str) -> dict[str, Any]:
+    path, _, query = path.partition("?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": spec},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": headers,
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 4000),
+    }
+
+
+def _messages(parts: list[bytes]) -> list[dict[str, Any]]:
+    """The messages in which a body arrives."""
+    return [
+        {"type": "http.request", "body": part, "more_body": index < len(parts) - 1}
+        for index, part in enumerate(parts)
+    ]
