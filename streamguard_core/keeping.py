@@ -118,13 +118,7 @@ class KeptStreams:
         self._bounds = (max_bytes, max_chunks)
         self._max_ended = max_ended
         self._retry = retry
-        self._pid, self._place = 0, ""
-        self._streams: dict[str, KeptStream] = {}
-        self._ended: dict[str, KeptStream] = {}
-        """Those of them that have ended, the oldest first.
-
-        Invariant: each of them stands in `_streams` as well."""
-        self._expected: WeakValueDictionary[str, Expected] = WeakValueDictionary()
+        self._begin_here()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} window={self.window:g}s, {len(self._streams)} streams>"
@@ -137,9 +131,16 @@ class KeptStreams:
 
     def _notice_fork(self) -> None:
         if self._pid != os.getpid():
-            self._pid, self._place = os.getpid(), secrets.token_hex(4)
-            self._streams, self._ended = {}, {}
-            self._expected = WeakValueDictionary()
+            self._begin_here()
+
+    def _begin_here(self) -> None:
+        self._pid, self._place = os.getpid(), secrets.token_hex(4)
+        self._streams: dict[str, KeptStream] = {}
+        self._ended: dict[str, KeptStream] = {}
+        """Those of them that have ended, the oldest first.
+
+        Invariant: each of them stands in `_streams` as well."""
+        self._expected: WeakValueDictionary[str, Expected] = WeakValueDictionary()
 
     def check(self, options: Mapping[str, Any]) -> None:
         """See that a session's own policy waits for its reader.
@@ -260,6 +261,14 @@ class KeptStreams:
             raise ResumeError(Refusal.NOT_YOURS, "this stream belongs to somebody else")
         return found
 
+    def _named(self, name: str, owner: str) -> KeptStream | Expected:
+        """The stream of that id, which may have dots of its own, or of that id in that process."""
+        self._notice_fork()
+        if name in self._streams or name in self._expected:
+            return self._found(name, "", owner)
+        stream_id, dot, place = name.rpartition(".")
+        return self._found(stream_id, place, owner) if dot else self._found(name, "", owner)
+
     def _unknown(self) -> ResumeError:
         return ResumeError(
             Refusal.UNKNOWN,
@@ -277,7 +286,7 @@ class KeptStreams:
         Raises:
             ResumeError: when the stream is unknown here, or not the reader's: nothing is stopped.
         """
-        return stop_session(self._found(*_named(name), owner).session)
+        return stop_session(self._named(name, owner).session)
 
     def outcome_of(self, name: str, owner: str) -> Outcome:
         """How a stream ended, or that it goes on, for its reader; as long as it is kept.
@@ -289,7 +298,7 @@ class KeptStreams:
         Raises:
             ResumeError: when the stream is unknown here, or not the reader's.
         """
-        return outcome_of(self._found(*_named(name), owner).session)
+        return outcome_of(self._named(name, owner).session)
 
     def _has_ended(self, kept: KeptStream) -> None:
         name = kept.point.stream_id
@@ -306,12 +315,6 @@ class KeptStreams:
         if self._streams.get(name) is kept:
             del self._streams[name]
             self._ended.pop(name, None)
-
-
-def _named(name: str) -> tuple[str, str]:
-    """A stream's id, and its process if that is named, too."""
-    stream_id, dot, place = name.rpartition(".")
-    return (stream_id, place) if dot else (name, "")
 
 
 def owner_text(said: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 
 import pytest
 
@@ -97,3 +98,20 @@ async def test_a_stream_that_is_forgotten_while_it_is_read() -> None:
     await asyncio.sleep(31)
     second.forget()
     assert repr(streams) == "<KeptStreams window=30s, 0 streams>"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_name_with_a_dot(kept: bool) -> None:
+    """A reader stops its stream by the id that it was told, whatever an application has made that of."""
+    streams, session = KeptStreams(), StreamSession(stream_id="chat.42")
+    held = streams.keep_for(session, "", "/") if kept else streams.expect(session, "")
+    assert streams.outcome_of("chat.42", "").live
+    assert streams.stop_of(f"chat.42.{streams.place}", "").stopped
+    assert held.session.cause is not None
+
+
+def test_the_place_is_known_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first requests, which may come in two threads at once, make nothing of which the other had a part."""
+    streams = KeptStreams()
+    monkeypatch.delattr(secrets, "token_hex")
+    assert streams.place
