@@ -32,7 +32,8 @@ class Ear:
         self._told = weakref.ref(told)
         self._numbers = frozenset(numbers)
         self._pid = os.getpid()
-        self._began = False
+        # Taken by whoever is first: popping is atomic, and requests come in several threads.
+        self._ticket = [True]
         # Detached: closed while the interpreter writes to it, its number would soon be another file's.
         heard, written = socket.socketpair()
         # So that a forked child, which writes to the same descriptor, is not taken for this process.
@@ -50,19 +51,23 @@ class Ear:
 
     def listen(self) -> None:
         """Begin to hear, in a thread; idempotent. Not in a process that was forked since: it is not its own ear."""
-        if not self._began and self._pid == os.getpid():
-            self._began = True
-            threading.Thread(target=self._run, name="streamguard-signals", daemon=True).start()
+        if self._pid != os.getpid():
+            return
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return
+        threading.Thread(target=self._run, name="streamguard-signals", daemon=True).start()
 
     def uninstall(self) -> None:
         """Give the descriptor back, in the main thread, where it is still ours."""
         before = signal.set_wakeup_fd(-1)
         if before != self._written:
             signal.set_wakeup_fd(before)
-        if self._began:
-            os.close(self._written)  # the thread hears the end, and closes its own
-        else:
+        if self._ticket:
             self._close()
+        else:
+            os.close(self._written)  # the thread hears the end, and closes its own
 
     def _close(self) -> None:
         os.close(self._heard)

@@ -53,6 +53,29 @@ def test_it_is_heard_behind_a_servers_handler(shutdown: Shutdown) -> None:
     assert called == [signal.SIGTERM]
 
 
+def test_two_requests_at_once_begin_one_thread(
+    shutdown: Shutdown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two would close the descriptor twice, and the second time it may be another file's."""
+    shutdown.overhear()
+    begun: list[object] = []
+    start, pid = threading.Thread.start, os.getpid()
+
+    def another_first() -> int:
+        monkeypatch.setattr(os, "getpid", lambda: pid)
+        shutdown.listen()
+        return pid
+
+    def counted(thread: threading.Thread) -> None:
+        begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(os, "getpid", another_first)
+    monkeypatch.setattr(threading.Thread, "start", counted)
+    shutdown.listen()
+    assert len(begun) == 1
+
+
 def test_what_came_before_anybody_listened_is_heard(shutdown: Shutdown) -> None:
     """The thread begins when something is served; nothing is lost by that."""
     stream = Stream()
