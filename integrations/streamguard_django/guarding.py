@@ -120,7 +120,7 @@ def _content(
             session = SyncStreamSession(blocking, **_without_grace(keywords))
             return SyncContent(session, form, scope, blocking)
         return _looped(StreamSession(blocking, **keywords), form, scope, blocking, ping)
-    if hasattr(producer, "__aiter__") and not _is_producer(producer):
+    if _is_async(producer):
         source = AsyncSource(producer, scope, make)
         return _looped(StreamSession(source, **keywords), form, scope, source, ping)
     return _looped(StreamSession(producer, **keywords), form, scope, None, ping, chunkwise=False)
@@ -161,7 +161,7 @@ def _outliving(
     if _is_blocking(producer):
         # Not in the thread of its view, which ends with the request.
         source = SyncSource(producer, scope, unchanged, own_thread=True)
-    elif hasattr(producer, "__aiter__") and not _is_producer(producer):
+    elif _is_async(producer):
         source = AsyncSource(producer, scope, unchanged)
     return StreamSession(producer if source is None else source, **keywords), source
 
@@ -203,6 +203,11 @@ def _is_blocking(value: Any) -> bool:
     return (
         hasattr(value, "__iter__") and not hasattr(value, "__aiter__") and not _is_producer(value)
     )
+
+
+def _is_async(value: Any) -> bool:
+    """True for async iterators, whatever else they are."""
+    return hasattr(value, "__aiter__") and not _is_producer(value)
 
 
 def _with_settings(options: SessionOptions, scope: RequestScope) -> dict[str, Any]:
