@@ -22,6 +22,7 @@ from streamguard_core import (
     RecordedStream,
     Scope,
     Sealed,
+    SessionOptions,
     StreamSession,
     SyncStreamSession,
 )
@@ -94,10 +95,10 @@ class RequestScope(Scope):
             logger.error("TAGS raised %s", type(error).__name__)
             return {}
 
-    def new_stream(self, **about: Any) -> RecordedStream:
-        """A stream for a provider call outside of any session, with this request's tags."""
-        self._tags = self.tags()
-        return super().new_stream(**about)
+    @property
+    def options(self) -> SessionOptions:
+        """What streams have in this request that bring nothing of their own: its tags, too."""
+        return {**super().options, "tags": self.tags()}
 
     def add(self, member: Governed) -> None:
         """Put a session or a provider call under this request; ended at once if the reader has left."""

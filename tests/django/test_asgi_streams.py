@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 
-from streamguard_core import Cause, MemoryLedger, Scope, current_scope
+from streamguard_core import Cause, MemoryLedger, RecordedStream, Scope, current_scope
 from streamguard_django import stream_opened, stream_sealed
 
 from ..asgi.driver import Engine, Server, causes, eventually  # noqa: TID252 - one server for both adapters
@@ -317,6 +317,22 @@ async def test_records_go_to_the_ledger_with_the_tags_of_the_request() -> None:
         await eventually(lambda: made.receipts)
     assert [record.tags for record in ledger.opened] == [{"method": "GET"}]
     assert ledger.receipts == made.receipts
+
+
+async def test_tags_of_the_request_hold_for_what_others_build_in_it() -> None:
+    """A stream that another adapter builds in a view, of a chain say, has the request's ledger and tags."""
+    ledger = MemoryLedger()
+
+    async def view(request: Any) -> HttpResponse:
+        stream = RecordedStream(**request.streamguard.options)
+        stream.start()
+        stream.ended()
+        return HttpResponse()
+
+    with project(view, LEDGER=ledger, TAGS={"tenant": "a"}) as made:
+        await Server(made.asgi()).run()
+        await eventually(lambda: made.receipts)
+    assert [record.tags for record in ledger.opened] == [{"tenant": "a"}]
 
 
 async def test_tags_that_raise_leave_the_stream_without() -> None:
