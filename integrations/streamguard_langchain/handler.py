@@ -24,7 +24,7 @@ from streamguard_langchain._langchain import BaseCallbackHandler, LLMResult, ens
 from streamguard_langchain.receipts import OnReceipt, telling
 from streamguard_langchain.results import Asked, asked_of, said_in
 from streamguard_langchain.runs import ModelRun
-from streamguard_langchain.scope import ChainScope, refuse_if_over, scope_of_run
+from streamguard_langchain.scope import ChainScope, options_in, refuse_if_over, scope_of_run
 from streamguard_langchain.stopping import (
     ENDED_FROM_OUTSIDE,
     ChainStopped,
@@ -77,10 +77,13 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         tags: Mapping[str, str] | None = None,
         on_receipt: OnReceipt | None = None,
     ) -> None:
-        self._options: dict[str, Any] = {"ledger": ledger, "prices": prices, "tags": tags}
-        self._observers = tuple(observers)
-        if on_receipt is not None:
-            self._observers += (telling(on_receipt),)
+        told = () if on_receipt is None else (telling(on_receipt),)
+        self._options: dict[str, Any] = {
+            "ledger": ledger,
+            "prices": prices,
+            "tags": tags,
+            "observers": (*observers, *told),
+        }
         self._runs: dict[UUID, ModelRun] = {}
         self._tree = Tree()
 
@@ -233,10 +236,7 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         before = None if failure is None else failure.run.own
         if before is not None and cause_of_end(before.stream) is None:
             return before
-        options: dict[str, Any] = {} if scope is None else {**scope.options}
-        options.update((key, value) for key, value in self._options.items() if value is not None)
-        options["observers"] = (*options.get("observers", ()), *self._observers)
-        options.update(asked._asdict())
+        options = options_in(scope, self._options) | asked._asdict()
         return OwnStream(RecordedStream(**options), scope)
 
 

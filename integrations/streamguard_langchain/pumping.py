@@ -10,7 +10,6 @@ from streamguard_core import (
     Cause,
     CutOffError,
     Report,
-    Scope,
     StreamSession,
     SyncStreamSession,
 )
@@ -18,7 +17,7 @@ from streamguard_core.generators import watch_generators
 from streamguard_langchain.calls import ChainCall
 from streamguard_langchain.generators import Begun
 from streamguard_langchain.receipts import telling
-from streamguard_langchain.scope import ChainScope, Pump, scope_of_run
+from streamguard_langchain.scope import ChainScope, Pump, options_in, scope_of_run
 from streamguard_langchain.steps import NONE, AsyncSteps, BlockingSteps, Steps
 from streamguard_langchain.stopping import ChainStopped, cause_of_end, live_session
 
@@ -87,8 +86,7 @@ class _Guarded:
         """It belongs to the stream around it."""
         self._undo: Callable[[], object] | None = None
         if above is None:
-            usual = {} if self._outer is None else self._usual(self._outer, options)
-            self.pump: Pump = kind(None, **{**options, **usual})
+            self.pump: Pump = kind(None, **self._of_a_stream(options))
         else:
             kept = {name: options[name] for name in _OF_EVERY_PART if name in options}
             self.pump = kind(None, **kept)
@@ -125,9 +123,9 @@ class _Guarded:
 
         self._undo = above.on_close(end)
 
-    def _usual(self, outer: Scope, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What a stream has of the scope around it, which forgets it when it is sealed."""
-        forget = telling(lambda _: outer.discard(self.pump))
-        observers = (*options.get("observers", ()), *outer.options["observers"], forget)
-        usual = {name: options.get(name) or getattr(outer, name) for name in ("ledger", "prices")}
-        return {**usual, "observers": observers}
+    def _of_a_stream(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a stream; the scope around it forgets it when it is sealed."""
+        settled = options_in(self._outer, options)
+        if (outer := self._outer) is not None:
+            settled["observers"] += (telling(lambda _: outer.discard(self.pump)),)
+        return settled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from streamguard_core import Cause, Report, Scope, StreamSession, SyncStreamSession, current_scope
@@ -67,6 +68,17 @@ def scope_of_run() -> Scope | None:
     while isinstance(scope, ChainScope) and scope.over and scope.pump.cause is Cause.COMPLETED:
         scope = scope.outer
     return scope
+
+
+def options_in(scope: Scope | None, own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stream has that is built in `scope`: its own options, and the scope's where it has none.
+
+    Observers are told of it on both sides.
+    """
+    options: dict[str, Any] = {} if scope is None else {**scope.options}
+    around = options.get("observers", ())
+    options.update((key, value) for key, value in own.items() if value is not None)
+    return {**options, "observers": (*own.get("observers", ()), *around)}
 
 
 def refuse_if_over(scope: Scope | None) -> None:

@@ -96,6 +96,23 @@ async def test_reader_who_leaves(handler: StreamGuardCallbackHandler, receipts: 
         assert receipts[1].cause is Cause.CLIENT_DISCONNECT
 
 
+async def test_call_that_is_cancelled_while_it_waits(
+    handler: StreamGuardCallbackHandler, receipts: Receipts
+) -> None:
+    """A run that is cancelled in `ainvoke()`, of which LangChain tells nothing, has ended with its reader."""
+    async with slow_engine(first_token_delay=60.0) as engine:
+        chain = anthropic(engine) | StrOutputParser()
+        task = asyncio.create_task(chain.ainvoke(QUESTION, with_handler(handler)))
+        await engine.wait_until(lambda: len(engine.requests) == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await receipts.come()
+        assert receipts.one.cause is Cause.CLIENT_DISCONNECT
+        assert receipts.one.attempts[0].outcome is AttemptOutcome.CUT
+        assert handler._runs == {}
+
+
 async def test_scope_ends(handler: StreamGuardCallbackHandler, receipts: Receipts) -> None:
     """In a request whose reader is gone the next chunk is refused, and nothing more is begun."""
     async with slow_engine(interval=0.3) as engine:

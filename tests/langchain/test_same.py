@@ -13,7 +13,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel, RunnablePassthrough
 
-from streamguard_core import Cause
+from streamguard_core import Cause, MemoryLedger, Notice, Scope, use_scope
 from streamguard_langchain import ChainStopped, GuardedRunnable, StreamGuardCallbackHandler, guard
 
 from .receipts import Receipts
@@ -187,3 +187,28 @@ def test_no_prompt_and_no_answer_on_a_receipt(receipts: Receipts) -> None:
     assert "secret" not in json.dumps(receipts.one.to_record()) + repr(handler)
     assert ChainStopped.generations == ()
     assert ChainStopped.llm_output is None
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "handler"])
+def test_scope_has_what_a_stream_has_not(guarded: bool) -> None:
+    """In a request without a stream a chain's has the request's ledger, tags and observers, and its own before them."""
+    ledger, own = MemoryLedger(), MemoryLedger()
+    seen: list[Notice] = []
+    scope = Scope(ledger=ledger, tags={"tenant": "a"}, observers=(seen.append,))
+
+    def call(**options: Any) -> None:
+        chain, handler = PROMPT | model(), StreamGuardCallbackHandler(**options)
+        with use_scope(scope):
+            if guarded:
+                guard(chain, **options).invoke(GIVEN)
+            else:
+                chain.invoke(GIVEN, {"callbacks": [handler]})
+
+    call()
+    assert [receipt.tags for receipt in ledger.receipts] == [{"tenant": "a"}]
+    told = len(seen)
+    assert told > 0
+    call(ledger=own, tags={"tenant": "b"})
+    assert [receipt.tags for receipt in own.receipts] == [{"tenant": "b"}]
+    assert (len(ledger.receipts), len(seen)) == (1, 2 * told)
+    assert scope.members == []
