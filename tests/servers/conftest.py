@@ -13,7 +13,6 @@ from .matrix import Phase
 
 HERE: Final = Path(__file__).parent
 SERVERS: Final = {"uvicorn-httptools", "hypercorn", "gunicorn-asgi", "gunicorn-gthread"}
-DEPLOYS: Final = "test_django_shutdown.py"
 DEPLOYED: Final = {"uvicorn-httptools", "gunicorn-gthread"}
 PHASES: Final = {Phase.BODY, Phase.FIRST, Phase.MIDDLE, Phase.TAIL}
 
@@ -28,8 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _is_quick(item: pytest.Item) -> bool:
     """Whatever is no case of the matrix, and a part of those; of a Django deploy, one server of each kind."""
     case: Any = getattr(item, "callspec", None)
-    if item.path.name == DEPLOYS:
-        return case is not None and str(case.params.get("server")) in DEPLOYED
+    deployed = None if case is None else case.params.get("deployed")
+    if deployed is not None and deployed.framework == "django":
+        return deployed.server.name in DEPLOYED
     if case is None or "phase" not in case.params:
         return True
     server, phase, how = case.params["rig"][0], case.params["phase"], case.params["how"]

@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import django
 from django.conf import settings
+from endless import blocking, numbers
 
 from streamguard_ledger import SQLiteLedger
 
 GUARDED = os.environ.get("GUARD") != "off"
-NEVER = threading.Event()
 
 
 def ledger() -> SQLiteLedger:
@@ -55,25 +54,6 @@ from streamguard_django import (  # noqa: E402
     GuardedStreamingHttpResponse,
     get_guarded_asgi_application,
 )
-
-
-async def numbers(count: int | None = None) -> AsyncIterator[str]:
-    """Numbers, the first ones at once; without `count` for ever."""
-    number = 0
-    while count is None or number < count:
-        yield f"{number}\n"
-        number += 1
-        await asyncio.sleep(0.3 if number > 2 else 0)
-
-
-def blocking(count: int | None = None) -> Iterator[str]:
-    """The same for threads."""
-    number = 0
-    while count is None or number < count:
-        yield f"{number}\n"
-        number += 1
-        NEVER.wait(0.3 if number > 2 else 0)
-
 
 MADE = itertools.count()
 """How much `/big` has made: what `/made` says."""

@@ -6,12 +6,12 @@ for the same application without it.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from endless import numbers
 from starlette.applications import Starlette
 from starlette.datastructures import State
 from starlette.requests import Request
@@ -23,15 +23,6 @@ from streamguard_core import Shutdown, drain
 from streamguard_ledger import SQLiteLedger
 
 GUARDED = os.environ.get("GUARD") != "off"
-
-
-async def numbers(count: int | None = None) -> AsyncIterator[str]:
-    """Numbers, the first ones at once; without `count` for ever."""
-    number = 0
-    while count is None or number < count:
-        yield f"{number}\n"
-        number += 1
-        await asyncio.sleep(0.3 if number > 2 else 0)
 
 
 async def big(state: State) -> AsyncIterator[str]:
