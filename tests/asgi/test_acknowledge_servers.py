@@ -11,6 +11,7 @@ from streamguard_core import Cause
 from streamguard_testing import RawClient
 
 from .acknowledging import Rig
+from .driver import BOUND
 from .test_servers import SERVERS, serve, within
 
 READERS = 250
@@ -43,7 +44,7 @@ async def test_all_that_freeze_are_cut_off_and_nothing_is_left(http: str) -> Non
         assert rig.receipts == []
         for engine in rig.engines:
             engine.make(5)
-        await within(lambda: len(rig.receipts) == READERS)
+        await within(lambda: len(rig.receipts) == READERS, STALL + 2 * BOUND)
         await within(lambda: not server.server_state.connections)
         await within(lambda: len(asyncio.all_tasks()) <= before)
         for client in clients:

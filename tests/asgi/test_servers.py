@@ -65,9 +65,9 @@ async def _stop(server: Quiet, sock: socket.socket) -> None:
         await server.shutdown(sockets=[sock])
 
 
-async def within(condition: Any) -> None:
+async def within(condition: Any, seconds: float = BOUND) -> None:
     """Poll a condition that the kernel makes true; bounded."""
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - the kernel is watched
             await asyncio.sleep(0.001)
 

@@ -15,6 +15,7 @@ from streamguard_asgi import Acknowledge, Resume, StreamGuardMiddleware, guard_s
 from streamguard_core import Receipt
 
 STALL = 4.0
+"""Of `/bounded`: seconds for which a reader may owe a word."""
 
 
 def make_app() -> Any:
@@ -33,8 +34,9 @@ def make_app() -> Any:
     def page() -> str:
         return "<title>reader</title><link rel=icon href='data:,'>"
 
-    plain = guard_stream(acknowledge=acknowledge, consumer_stall=STALL)
-    app.get("/words")(plain(words))
+    app.get("/words")(guard_stream(acknowledge=acknowledge)(words))
+    bounded = guard_stream(acknowledge=acknowledge, consumer_stall=STALL)
+    app.get("/bounded")(bounded(words))
     kept = guard_stream(acknowledge=acknowledge, resume=resume)
     app.get("/kept")(kept(words))
 

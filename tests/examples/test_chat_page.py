@@ -12,7 +12,7 @@ import pytest
 from streamguard_ledger import read_receipts
 from streamguard_testing import Fault, NGramModel, run_engine
 
-from .chat_page import NEVER, Chat, chat_with, let_go_at_once
+from .chat_page import ENDLESS, Chat, chat_with, let_go_at_once
 from .conftest import BOUND
 from .sites import DJANGO_ASGI, DJANGO_WSGI, FASTAPI, SITES, Site, demo_login, kill
 
@@ -50,7 +50,7 @@ def test_two_answers_one_after_the_other(site: Site, page: Any, tmp_path: Path) 
 @EVERYWHERE
 def test_stop(site: Site, page: Any, tmp_path: Path, way: str) -> None:
     """Stop is the reader's own decision: USER_CANCEL, the engine is let go, and the next question can be asked."""
-    with chat_with(site, page, tmp_path, interval=0.02, answer_tokens=NEVER) as chat:
+    with chat_with(site, page, tmp_path, **ENDLESS) as chat:
         chat.ask_and_read()
         assert chat.text("#button") == "Stop"
         if way == "button":
@@ -98,7 +98,7 @@ def test_stop_before_the_server_has_answered(page: Any, tmp_path: Path) -> None:
 @EVERYWHERE
 def test_a_reader_that_leaves(site: Site, page: Any, tmp_path: Path) -> None:
     """A closed tab whose reader does not come back in time is a disconnect, and the list says so afterwards."""
-    with chat_with(site, page, tmp_path, window=0.2, interval=0.02, answer_tokens=NEVER) as chat:
+    with chat_with(site, page, tmp_path, window=0.2, **ENDLESS) as chat:
         chat.ask_and_read()
         chat.page = page.context.new_page()
         page.close()
@@ -204,7 +204,7 @@ def test_a_server_that_is_gone(site: Site, page: Any, tmp_path: Path) -> None:
 @EVERYWHERE
 def test_a_server_that_is_stopped(site: Site, page: Any, tmp_path: Path) -> None:
     """Ctrl-C in the middle of an answer: the reader is told, the engine is let go, the receipt says SHUTDOWN."""
-    with run_engine(interval=0.02, answer_tokens=NEVER) as engine:
+    with run_engine(**ENDLESS) as engine:
         with site.serve(tmp_path, "--engine", engine.url, window=60) as server:
             chat = Chat(page, engine, tmp_path, server.url)
             chat.open()
@@ -222,7 +222,7 @@ def test_a_server_that_is_stopped(site: Site, page: Any, tmp_path: Path) -> None
 @EVERYWHERE
 def test_a_server_that_is_killed(site: Site, page: Any, tmp_path: Path) -> None:
     """SIGKILL in the middle of an answer: the page tries to come back, and the next start notes CRASHED."""
-    with run_engine(interval=0.02, answer_tokens=NEVER) as engine:
+    with run_engine(**ENDLESS) as engine:
         with site.serve(tmp_path, "--engine", engine.url, window=60) as server:
             chat = Chat(page, engine, tmp_path, server.url)
             chat.open()
@@ -243,7 +243,7 @@ def test_a_server_that_is_killed(site: Site, page: Any, tmp_path: Path) -> None:
 def test_the_admin_shows_the_receipt(site: Site, page: Any, tmp_path: Path) -> None:
     """The page links to the admin, where the user that was printed finds the receipt with its cause."""
     with (
-        run_engine(interval=0.02, answer_tokens=NEVER) as engine,
+        run_engine(**ENDLESS) as engine,
         site.serve(tmp_path, "--engine", engine.url) as server,
     ):
         chat = Chat(page, engine, tmp_path, server.url)

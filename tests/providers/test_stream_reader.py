@@ -66,7 +66,7 @@ async def test_it_reads_to_the_end_and_acknowledges_everything(client: httpx.Asy
 
 async def test_a_reader_that_freezes_is_cut_off(client: httpx.AsyncClient) -> None:
     """It asks for no more; what it took is what it had said."""
-    async with reader_of(client, "/words?count=100000&pace=0.01") as reader:
+    async with reader_of(client, "/bounded?count=100000&pace=0.01") as reader:
         events = aiter(reader)
         for _ in range(10):
             await anext(events)
