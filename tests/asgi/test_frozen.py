@@ -99,11 +99,11 @@ async def weigh(rig: Rig, seconds: float) -> tuple[float, float]:
 
 
 @pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer holds memory of its own per frame")
-@pytest.mark.parametrize(("answer", "limit"), [(pulled, 8), (pumped, 12)])
+@pytest.mark.parametrize(("answer", "limit"), [(pulled, 8), (pumped, 14)])
 def test_a_frozen_reader_costs_little_however_long_it_stays(
     answer: Callable[..., Any], limit: float
 ) -> None:
-    """Of a stream whose `send` waits for an hour we hold less than 8 KB (12 with a pump, which has chunks ahead)."""
+    """Of a stream whose `send` waits for an hour we hold less than 8 KB (14 with a pump: a task, and 25 chunks ahead)."""
     base, _ = run(weigh(Rig(unguarded), HOUR))
     first, last = run(weigh(Rig(answer, StreamGuardMiddleware), HOUR))
     assert first - base < limit
