@@ -103,7 +103,7 @@ async def weigh(rig: Rig, seconds: float) -> tuple[float, float]:
 def test_a_frozen_reader_costs_little_however_long_it_stays(
     answer: Callable[..., Any], limit: float
 ) -> None:
-    """Of a stream whose `send` waits for an hour we hold less than 8 KB (14 with a pump: a task, and 25 chunks ahead)."""
+    """Of a stream whose `send` waits for an hour we hold less than 8 KB (14 with a pump: a task, 25 chunks ahead)."""
     base, _ = run(weigh(Rig(unguarded), HOUR))
     first, last = run(weigh(Rig(answer, StreamGuardMiddleware), HOUR))
     assert first - base < limit
