@@ -173,7 +173,8 @@ def _output(protocol: StreamProtocol, about: Description) -> Count:
     """Tokens generated: the provider's number where there is one, else what the chunks prove.
 
     A chunk may hold many tokens or half of one, so chunks give a value to look at and no bound: what some
-    of several calls have reported is one from below.
+    of several calls have reported is one from below. An application between the calls and us may join
+    their chunks, or drop those of a call that it has made again: then the calls know of more.
     Where the provider goes on after the close nobody has counted: the requests' own caps are all that is known.
     """
     reported = protocol.usage.output
@@ -182,10 +183,15 @@ def _output(protocol: StreamProtocol, about: Description) -> Count:
         return Count.at_least(reported.lower, source, _cap(about, reported.lower))
     if reported.known:
         return reported
-    seen = protocol.produced + protocol.late
+    seen = max(protocol.produced + protocol.late, sum(map(_generated_by, about.attempts)))
     if not seen:
         return reported
     return Count(max(seen, reported.lower), reported.lower, None, _CHUNKS)
+
+
+def _generated_by(attempt: Attempt) -> int:
+    reported = None if attempt.usage is None else attempt.usage.output.value
+    return attempt.chunks if reported is None else reported
 
 
 def _cap(about: Description, at_least: int) -> int | None:
@@ -213,8 +219,10 @@ def _prevented(protocol: StreamProtocol, about: Description, output: Count) -> C
         return _NOTHING
     if about.max_tokens is None:
         return UNKNOWN
+    # Each call has the cap, so what an earlier one has generated takes nothing from the last one's.
     generated = output.value or 0
-    return Count(None, 0, max(about.max_tokens - generated, 0), _CHUNKS)
+    cap = max(_cap(about, generated) or 0, about.max_tokens)
+    return Count(None, 0, max(cap - generated, 0), _CHUNKS)
 
 
 _CHUNKS: Final = CountSource.CHUNKS

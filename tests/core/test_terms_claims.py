@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from streamguard_core import (
+    Attempt,
     Cause,
     Count,
     CountSource,
@@ -61,6 +62,34 @@ async def test_where_closing_saves_the_cap_bounds_what_was_prevented() -> None:
     assert receipt.prevented == Count(None, 0, 99, CountSource.CHUNKS)
     assert receipt.output == Count(1, 0, None, CountSource.CHUNKS)
     assert receipt.termination == str(STOPS)
+
+
+@pytest.mark.parametrize(
+    ("calls", "output", "prevented"),
+    [
+        ((Attempt(chunks=40),), 40, 60),
+        ((Attempt(chunks=60), Attempt(chunks=30)), 90, 110),
+        (
+            (Attempt(usage=Usage.reported_by_provider(output=55), chunks=9), Attempt(chunks=30)),
+            85,
+            115,
+        ),
+        ((Attempt(connected=False),), 1, 99),
+    ],
+    ids=["joined", "made again", "one has reported", "not connected"],
+)
+async def test_what_an_application_joins_or_drops_was_generated(
+    calls: tuple[Attempt, ...], output: int, prevented: int
+) -> None:
+    """One chunk came out of the application; its calls know how many came in, and each has the cap."""
+    session = StreamSession(ScriptedPull(emit("a"), hang()), termination=STOPS, max_tokens=100)
+    async for _ in session:
+        for call in calls:
+            session.attempt(call)
+        break
+    receipt = await session.receipt()
+    assert (receipt.output.value, receipt.prevented.upper) == (output, prevented)
+    assert receipt.output.source is CountSource.CHUNKS
 
 
 @pytest.mark.parametrize(("max_tokens", "upper"), [(100, 100), (5, 7), (None, None)])
