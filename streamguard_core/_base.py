@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from types import AsyncGeneratorType
@@ -19,6 +17,7 @@ from streamguard_core._arguments import (
     check_tags,
 )
 from streamguard_core._failures import TOLD, cause_of_error, describe
+from streamguard_core._ids import new_stream_id
 from streamguard_core._pricing import priced
 from streamguard_core._seal import (
     Description,
@@ -51,7 +50,6 @@ logger = logging.getLogger("streamguard")
 MAX_ATTEMPTS: Final = 64
 _ASYNC: Final = Drive.ASYNC
 _FACTORY: Final = Drive.FACTORY
-_VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _NO_TAGS: Final[Mapping[str, str]] = {}
 
 
@@ -72,6 +70,7 @@ class SessionBase(SessionTerms):
         "_opening",
         "_prices",
         "_sealed",
+        "failure",
     )
 
     def __init__(
@@ -124,6 +123,8 @@ class SessionBase(SessionTerms):
         self._goes_on = False
         """It goes on with a stream whose OPEN record is written already."""
         self._sealed: Receipt | None = None
+        self.failure: BaseException | None = None
+        """What the producer has raised, where it was not told to end: for who answers with it."""
         if producer is not None:
             self._set_producer(producer)
 
@@ -343,6 +344,7 @@ class SessionBase(SessionTerms):
                 logger.warning(
                     "stream %s: the producer raised %s", self.stream_id, type(error).__name__
                 )
+            self.failure = error
             self._protocol.producer_failed(cause, describe(error), now_ns)
 
     def _build_receipt(self) -> Receipt:
@@ -378,13 +380,6 @@ def _begin(append: Callable[[Any], Future[None]], record: object) -> Future[None
         failed: Future[None] = Future()
         failed.set_exception(error)
         return failed
-
-
-def new_stream_id() -> str:
-    """A fresh UUIDv7-shaped id: 48 bits of milliseconds, then random bits."""
-    stamp, chance = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
-    # Version 7 and the variant stand in two hexadecimal digits, of which the variant leaves two bits to chance.
-    return f"{stamp[:8]}-{stamp[8:]}-7{chance[:3]}-{_VARIANT[chance[3]]}{chance[4:7]}-{chance[8:]}"
 
 
 def _call_closer(closer: Callable[[], None]) -> None:

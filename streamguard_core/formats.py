@@ -164,6 +164,8 @@ class Text:
 
     def encode(self, batch: Sequence[AnyChunk]) -> bytes:
         """See `Format`."""
+        if len(batch) == 1:
+            return _text(batch[0])
         return b"".join(map(_text, batch))
 
     def end(self, end: End) -> bytes | None:
@@ -299,11 +301,11 @@ def _line(chunk: AnyChunk) -> bytes:
 
 
 def _text(chunk: AnyChunk) -> bytes:
+    if isinstance(chunk, str):
+        return sse.to_bytes(chunk)
     if isinstance(chunk, bytes):
         return chunk
-    if isinstance(chunk, Chunk) and chunk.kind is not ChunkKind.TEXT:
-        return b""
-    return sse.to_bytes(_shown(chunk))
+    return b"" if chunk.kind is not ChunkKind.TEXT else sse.to_bytes(_shown(chunk))
 
 
 def _shown(chunk: Chunk | str) -> str:

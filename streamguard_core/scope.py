@@ -211,6 +211,12 @@ def enter_scope(scope: Scope) -> Token[Scope | None]:
     return _current.set(scope)
 
 
+def remain_in(scope: Scope | None) -> None:
+    """Work inside `scope` from now on, in this context: for steps whose host does nothing of its own between them."""
+    if _current.get() is not scope:
+        _current.set(scope)
+
+
 def leave_scope(token: Token[Scope | None]) -> None:
     """Work where the task worked before; also when a step is finalised in another context than it began in."""
     try:

@@ -14,15 +14,16 @@ from streamguard_core import (
     Cause,
     CutOffError,
     LedgerError,
+    Scope,
     StreamSession,
     SyncStreamSession,
 )
 from streamguard_core.formats import End, Format, Raw
-from streamguard_core.scope import enter_scope, leave_scope
+from streamguard_core.scope import current_scope, enter_scope, leave_scope, remain_in
 from streamguard_core.shutdown import DETAIL
 from streamguard_django.loops import LoopThread
 from streamguard_django.scope import RequestScope, Session
-from streamguard_django.sources import Make, Source
+from streamguard_django.sources import Make
 
 CLOSED = "the response was closed"
 
@@ -36,11 +37,11 @@ class AsIs(Raw):
 
     def __init__(self, make: Make) -> None:
         super().__init__()
-        self._make = make
+        self.make = make
 
     def encode(self, batch: Sequence[AnyChunk]) -> bytes:
         """See `Format`."""
-        return b"".join(map(self._make, batch))
+        return b"".join(map(self.make, batch))
 
 
 class Content:
@@ -50,16 +51,16 @@ class Content:
         session: the stream.
         form: how it looks on the wire.
         scope: the request's.
-        source: the application's own iterator, whose failure is the response's.
+        own: it streams an iterator of the application's own, whose failure is the response's.
     """
 
     def __init__(
-        self, session: Session, form: Format, scope: RequestScope, source: Source | None = None
+        self, session: Session, form: Format, scope: RequestScope, *, own: bool = False
     ) -> None:
         self.session = session
         self._form = form
         self._scope = scope
-        self._source = source
+        self._own = own
         self._ended = False
 
     def disconnected(self, detail: str = "") -> None:
@@ -75,6 +76,18 @@ class Content:
         if self._scope.server_goes:
             self.terminate(Cause.SHUTDOWN, DETAIL)
         self.disconnected(detail)
+
+    def _failed(self, error: Exception) -> None:
+        """A chunk cannot be sent: the response fails, and ends its stream."""
+        detail = f"the response ended with {type(error).__name__}"
+        self.session.terminate(Cause.CONSUMER_ERROR, detail)
+
+    def _encode(self, batch: Sequence[AnyChunk]) -> bytes:
+        try:
+            return self._form.encode(batch)
+        except Exception as error:
+            self._failed(error)
+            raise
 
     def _end(self) -> bytes:
         """The bytes of the end; empty when there is nothing (more) to say.
@@ -95,8 +108,8 @@ class Content:
             return body
         if self._scope.abandoned:
             return b""
-        if self._source is not None and self._source.error is not None:
-            raise self._source.error
+        if self._own and isinstance(session.failure, Exception):
+            raise session.failure
         raise CutOffError(
             f"stream {session.stream_id} was cut off ({session.cause}) while it was sent;"
             " the connection is broken off, because its format has no word for that"
@@ -107,7 +120,7 @@ class AsyncContent(Content):
     """Under ASGI. `close()` may be called from any thread, and also when the loop is closed.
 
     Args:
-        session, form, scope, source: as for `Content`.
+        session, form, scope, own: as for `Content`.
         ping: longest silence in seconds before a keep-alive; None for none.
         chunkwise: read chunk by chunk, straight through; else what is ready together at once.
     """
@@ -119,19 +132,19 @@ class AsyncContent(Content):
         session: StreamSession,
         form: Format,
         scope: RequestScope,
-        source: Source | None = None,
         *,
+        own: bool = False,
         ping: float | None = None,
         chunkwise: bool = True,
     ) -> None:
-        super().__init__(session, form, scope, source)
+        super().__init__(session, form, scope, own=own)
         self._ping = ping if form.ping else None
         self._chunkwise = chunkwise
         self._loop: asyncio.AbstractEventLoop | None = None
         self._step: Callable[[], Awaitable[Any]] | None = None
         """Asks for the next chunk, or the next that are ready together; None where there are keep-alives."""
-        self._is_made = chunkwise and source is not None and isinstance(form, AsIs)
-        """The source has made bytes of its items already, and nothing is put around them."""
+        self._encoding = _encoding_of(form, chunkwise=chunkwise)
+        self._before: Scope | None = None
         self._reading: asyncio.Task[bytes] | None = None
         self._closed = False
 
@@ -152,25 +165,39 @@ class AsyncContent(Content):
                     except StopAsyncIteration:
                         body = self._end()
                     else:
-                        body = chunk if self._is_made else self._encoded(chunk)
+                        try:
+                            body = self._encoding(chunk)
+                        except Exception as error:
+                            self._failed(error)
+                            raise
                 if body:
                     return body
-        except asyncio.CancelledError:
-            # The reader has left: Django cancels nothing for any other reason. It matters only
-            # where the session did not see the cancellation itself.
-            self._lost("Django cancelled the response")
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                # The reader has left: Django cancels nothing for any other reason. It matters only
+                # where the session did not see the cancellation itself.
+                self._lost("Django cancelled the response")
+            self._step_out()
             raise
+        self._step_out()
         raise StopAsyncIteration
 
     async def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._before = current_scope()
         await open_within(self.session, self._scope)
         if self._ping is None:
             chunks = aiter(self.session) if self._chunkwise else self.session.batches()
             self._step = chunks.__anext__
 
-    def _encoded(self, chunk: Any) -> bytes:
-        return self._form.encode((chunk,) if self._chunkwise else chunk)
+    def _failed(self, error: Exception) -> None:
+        super()._failed(error)
+        self._leave()  # Django closes no response that has raised.
+
+    def _step_out(self) -> None:
+        """The iterator's steps have left this context in their scope: nobody asks for more of them."""
+        if current_scope() is self._scope:
+            remain_in(self._before)
 
     async def _read_or_ping(self) -> bytes:
         """The read goes on through any number of pings, and through the cancellation of who waits for it."""
@@ -185,18 +212,20 @@ class AsyncContent(Content):
 
     async def _part(self) -> bytes:
         batch = await self.session.read_ready()
-        return self._form.encode(batch) if batch else self._end()
+        return self._encode(batch) if batch else self._end()
 
     async def aclose(self) -> None:
         """Nobody reads on: end now, as the policy says."""
         self._closed = True
         self._ended = True
+        self._step_out()
         with contextlib.suppress(LedgerError):  # logged by the session
             await self.session.aclose()
 
     def close(self) -> None:
         """Django has closed the response, in whatever thread: the stream ends now if it has not."""
         self._scope.finish()
+        self._step_out()
         if self._closed:
             return
         self._closed = True
@@ -225,6 +254,13 @@ class AsyncContent(Content):
     def _leave(self) -> None:
         assert self._loop is not None
         self._scope.keep(self._loop.create_task(self.aclose()))
+
+
+def _encoding_of(form: Format, *, chunkwise: bool) -> Callable[[Any], bytes]:
+    """What makes bytes of what a step brings: one chunk, or those that are ready together."""
+    if not chunkwise:
+        return form.encode
+    return form.make if isinstance(form, AsIs) else lambda chunk: form.encode((chunk,))
 
 
 async def open_within(session: StreamSession, scope: RequestScope) -> None:
@@ -269,7 +305,7 @@ class SyncContent(BlockingContent):
             batch = self.session.read_ready()
         except LedgerError:
             batch = []  # it has cut the stream off, and its end says so
-        return self._form.encode(batch) if batch else self._end()
+        return self._encode(batch) if batch else self._end()
 
     def close(self) -> None:
         """The server has closed the response: the stream ends now if it has not."""
@@ -284,7 +320,7 @@ class LoopContent(BlockingContent):
     """Under WSGI, where the producer is async, or keep-alives are wanted: a loop in a thread runs it.
 
     Args:
-        session, form, scope, source: as for `Content`.
+        session, form, scope, own: as for `Content`.
         loop: where the session runs.
         ping: longest silence in seconds before a keep-alive; None for none.
         close_timeout: how long `close()` waits for the seal, in seconds.
@@ -297,13 +333,13 @@ class LoopContent(BlockingContent):
         session: StreamSession,
         form: Format,
         scope: RequestScope,
-        source: Source | None = None,
         *,
         loop: LoopThread,
+        own: bool = False,
         ping: float | None = None,
         close_timeout: float = 5.0,
     ) -> None:
-        super().__init__(session, form, scope, source)
+        super().__init__(session, form, scope, own=own)
         self._run = loop.submit
         self._ping = ping if form.ping else None
         self._close_timeout = close_timeout
@@ -324,7 +360,7 @@ class LoopContent(BlockingContent):
     async def _part(self) -> bytes:
         await open_within(self.session, self._scope)
         batch = await self.session.read_ready()
-        return self._form.encode(batch) if batch else self._end()
+        return self._encode(batch) if batch else self._end()
 
     @property
     def _open(self) -> bool:

@@ -22,7 +22,6 @@ from streamguard_django.signals import stream_opened
 from streamguard_django.sources import (
     AsyncSource,
     Make,
-    Source,
     SyncSource,
     ThreadedSource,
     unchanged,
@@ -107,23 +106,23 @@ def _content(
     if resuming is not None:
         return _kept(producer, resuming, scope, options, ping)
     if isinstance(producer, StreamSession):
-        return _looped(producer, form, scope, None, ping, chunkwise=False)
+        return _looped(producer, form, scope, ping)
     keywords = _with_settings(options, scope)
     if _is_blocking(producer):
         if scope.asgi:
             threaded = ThreadedSource(producer, scope, make)
             return AsyncContent(
-                StreamSession(threaded, **keywords), form, scope, threaded, ping=ping
+                StreamSession(threaded, **keywords), form, scope, own=True, ping=ping
             )
         blocking = SyncSource(producer, scope, make, own_thread=ping is not None)
         if ping is None:
             session = SyncStreamSession(blocking, **_without_grace(keywords))
-            return SyncContent(session, form, scope, blocking)
-        return _looped(StreamSession(blocking, **keywords), form, scope, blocking, ping)
+            return SyncContent(session, form, scope, own=True)
+        return _looped(StreamSession(blocking, **keywords), form, scope, ping, own=True)
     if _is_async(producer):
-        source = AsyncSource(producer, scope, make)
-        return _looped(StreamSession(source, **keywords), form, scope, source, ping)
-    return _looped(StreamSession(producer, **keywords), form, scope, None, ping, chunkwise=False)
+        source = AsyncSource(producer, scope)
+        return _looped(StreamSession(source, **keywords), form, scope, ping, own=True)
+    return _looped(StreamSession(producer, **keywords), form, scope, ping)
 
 
 def _kept(
@@ -135,7 +134,7 @@ def _kept(
 ) -> Content:
     """What a stream is read from that may outlive its request: nothing of it is the request's own."""
     resume, owner = resuming
-    session, source = _outliving(producer, resume, scope, options)
+    session, own = _outliving(producer, resume, scope, options)
     path = scope.request.path
     # Django sends the headers, with the stream's id, before it asks for anything of the stream.
     expected = resume.expect(session, owner)
@@ -143,7 +142,7 @@ def _kept(
         session,
         Events(),
         scope,
-        source,
+        own=own,
         keep=lambda: resume.keep_for(expected.session, expected.owner, path),
     )
     scope.add(content)
@@ -152,18 +151,20 @@ def _kept(
 
 def _outliving(
     producer: Any, resume: Resume, scope: RequestScope, options: SessionOptions
-) -> tuple[StreamSession, Source | None]:
+) -> tuple[StreamSession, bool]:
+    """The session, and whether it streams an iterator of the application's own."""
     if isinstance(producer, StreamSession):
-        return producer, None
+        return producer, False
     resume.check(options)
     keywords = {**_with_settings(options, scope), "on_disconnect": resume.policy, **options}
-    source: Source | None = None
+    source: Any = None
     if _is_blocking(producer):
         # Not in the thread of its view, which ends with the request.
         source = SyncSource(producer, scope, unchanged, own_thread=True)
     elif _is_async(producer):
-        source = AsyncSource(producer, scope, unchanged)
-    return StreamSession(producer if source is None else source, **keywords), source
+        source = AsyncSource(producer, scope)
+    own = source is not None
+    return StreamSession(source if own else producer, **keywords), own
 
 
 def continued_by(kept: KeptStream, scope: RequestScope, form: Events, opening: bytes) -> Kept:
@@ -183,15 +184,15 @@ def _looped(
     session: StreamSession,
     form: Format,
     scope: RequestScope,
-    source: Any,
     ping: float | None,
     *,
-    chunkwise: bool = True,
+    own: bool = False,
 ) -> Content:
+    """Read on a loop; an iterator of the application's `own` chunk by chunk, and what is ours in batches."""
     if scope.asgi:
-        return AsyncContent(session, form, scope, source, ping=ping, chunkwise=chunkwise)
+        return AsyncContent(session, form, scope, own=own, ping=ping, chunkwise=own)
     timeout = option("CLOSE_TIMEOUT")
-    return LoopContent(session, form, scope, source, loop=LOOP, ping=ping, close_timeout=timeout)
+    return LoopContent(session, form, scope, own=own, loop=LOOP, ping=ping, close_timeout=timeout)
 
 
 def _is_producer(value: Any) -> bool:

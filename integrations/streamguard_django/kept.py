@@ -12,7 +12,6 @@ from streamguard_core.formats import Events
 from streamguard_core.kept import KeptStream
 from streamguard_django.content import CLOSED, AsyncContent, Content, LoopContent, open_within
 from streamguard_django.scope import RequestScope
-from streamguard_django.sources import Source
 
 Keep = Callable[[], KeptStream]
 
@@ -24,7 +23,7 @@ class Kept(Content):
     which waits for him. A part is read in a task of its own, which another connection may interrupt.
 
     Args:
-        session, form, scope, source: as for `Content`.
+        session, form, scope, own: as for `Content`.
         keep: keeps the stream, when this is the connection that opens it.
         kept: what is kept of it, when another one did.
         opening: sent before the first chunk, then.
@@ -38,14 +37,14 @@ class Kept(Content):
         session: StreamSession,
         form: Events,
         scope: RequestScope,
-        source: Source | None = None,
         *,
+        own: bool = False,
         keep: Keep | None = None,
         kept: KeptStream | None = None,
         opening: bytes = b"",
         **options: Any,
     ) -> None:
-        super().__init__(session, form, scope, source, **options)
+        super().__init__(session, form, scope, own=own, **options)
         self._keep = keep
         self._kept = kept
         self._opening = opening
@@ -105,11 +104,9 @@ class Kept(Content):
         if batch is None or self.superseded:
             return self._last()
         try:
-            return self._form.encode(batch)
-        except Exception as error:
-            # The response fails, and nobody could come back to it.
-            detail = f"the response ended with {type(error).__name__}"
-            self.session.terminate(Cause.CONSUMER_ERROR, detail)
+            return self._encode(batch)
+        except Exception:
+            # Nobody could come back to it.
             self._let_go()
             raise
 

@@ -16,6 +16,7 @@ from streamguard_django.content import AsIs, Content
 from streamguard_django.deploys import deploys
 from streamguard_django.guarding import content_of, is_asgi
 from streamguard_django.scope import RequestScope
+from streamguard_django.sources import maker_of
 from streamguard_django.watching import SocketWatcher, socket_of
 
 SCOPE_KEY = "streamguard_django"
@@ -111,7 +112,7 @@ def _guarded(response: Any, request: Any, scope: RequestScope) -> Any:
         # Servers that drop the body would have it generated all the same.
         _replace(response, _nothing() if scope.asgi else ())
         return response
-    make = response.make_bytes
+    make = maker_of(response)
     _replace(response, content_of(iterator, AsIs(make), scope, {}, make=make))
     return response
 

@@ -222,6 +222,8 @@ class RequestScope(Scope):
             return
         if self._handed_over:
             self.hand_over()
+        if not stream_sealed.has_listeners(Receipt) and option("ON_RECEIPT") is None:
+            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

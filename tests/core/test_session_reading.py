@@ -98,6 +98,7 @@ async def test_a_failing_producer_ends_the_stream_as_its_own_fault(
     assert receipt.eos_delivered
     assert "secret" not in caplog.text
     assert "ConnectionError" in caplog.text
+    assert isinstance(built.session.failure, ConnectionError)
 
 
 async def test_a_truncated_stream_is_no_success(build: Build, read_all: ReadAll) -> None:
