@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from streamguard_core import (
@@ -33,6 +33,8 @@ from streamguard_langchain.stopping import (
 )
 from streamguard_langchain.streams import OwnStream
 from streamguard_langchain.tree import Failure, Tree
+
+_NOBODY: Final = (None, None)
 
 
 class StreamGuardCallbackHandler(BaseCallbackHandler):
@@ -85,6 +87,8 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
             "observers": (*observers, *told),
         }
         self._runs: dict[UUID, ModelRun] = {}
+        self._last: tuple[UUID | None, Any] = _NOBODY
+        """Whose chunk came last: one object, which other threads may replace."""
         self._tree = Tree()
 
     # -- models --------------------------------------------------------------------------------------
@@ -103,12 +107,22 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
     on_chat_model_start = on_llm_start
 
     def on_llm_new_token(
-        self, token: Any, *, run_id: UUID, chunk: Any = None, **kwargs: Any
+        self,
+        token: Any,
+        *,
+        run_id: UUID,
+        chunk: Any = None,
+        parent_run_id: Any = None,
+        tags: Any = None,
+        **kwargs: Any,
     ) -> None:
         """A chunk came, and goes on to the application unless its stream is over."""
-        run = self._runs.get(run_id)
-        if run is None:
-            return
+        # What is always given has a name, so that no dictionary is filled with it; and to hash a UUID is not free.
+        last_id, run = self._last
+        if last_id is not run_id:
+            if (run := self._runs.get(run_id)) is None:
+                return
+            self._last = run_id, run
         if run.stopped:
             raise ChainStopped
         run.chunks += 1
@@ -127,7 +141,7 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """The model has answered to its end."""
-        run = self._runs.pop(run_id, None)
+        run = self._take(run_id)
         if run is None:
             return
         run.end(AttemptOutcome.COMPLETED, said_in(response, whole=True))
@@ -144,7 +158,7 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """The model's run has failed, or was ended from outside."""
-        run = self._runs.pop(run_id, None)
+        run = self._take(run_id)
         if run is None:
             return
         said = said_in(response, whole=False)
@@ -184,6 +198,10 @@ class StreamGuardCallbackHandler(BaseCallbackHandler):
     on_tool_error = on_retriever_error = on_chain_error
 
     # -- inside --------------------------------------------------------------------------------------
+
+    def _take(self, run_id: UUID) -> ModelRun | None:
+        self._last = _NOBODY
+        return self._runs.pop(run_id, None)
 
     def _parent(self, told: UUID | None) -> UUID | None:
         """The run around a new one: as told, or as the context says where a chain has not passed it on."""
