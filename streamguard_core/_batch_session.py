@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
 
 from streamguard_core._beside import run_beside
-from streamguard_core._interrupt import running_task
 from streamguard_core._pull_ending import AT_YIELD, CHUNKWISE, INSIDE
 from streamguard_core._pull_session import PullSession
 from streamguard_core._stepping import Step
 from streamguard_core.chunks import AnyChunk
+from streamguard_core.running import running_task
 from streamguard_core.transitions import STREAMING
 
 Batches = AsyncGenerator[list[AnyChunk], None]

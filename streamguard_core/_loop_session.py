@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from streamguard_core._base import SessionBase
 from streamguard_core._deadlines import next_look, tick
 from streamguard_core._failures import describe
-from streamguard_core._interrupt import Interrupt, current_task, running_task
+from streamguard_core._interrupt import Interrupt, current_task
 from streamguard_core._lifecycle import (
     ARM,
     CLOSE_PRODUCER,
@@ -28,6 +28,7 @@ from streamguard_core.clock import SystemClock, clock_of
 from streamguard_core.errors import CutOffError, LedgerError, UsageError
 from streamguard_core.limits import NANOSECONDS
 from streamguard_core.producers import Drive
+from streamguard_core.running import running_task
 from streamguard_core.transitions import DRAINED, UNCONFIRMED
 
 T = TypeVar("T")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any, Final
 
-from streamguard_core._interrupt import running_task
 from streamguard_core._pull_ending import CHUNKWISE, INSIDE, PullEnding, Within
 from streamguard_core.chunks import AnyChunk
 from streamguard_core.errors import UsageError
 from streamguard_core.producers import Drive
+from streamguard_core.running import running_task
 from streamguard_core.transitions import OPEN, STREAMING
 
 _BATCHES: Final = Drive.BATCHES

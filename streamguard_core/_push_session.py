@@ -12,7 +12,6 @@ from typing import Any
 from streamguard_core._base import SessionBase
 from streamguard_core._batch_session import BatchSession
 from streamguard_core._failures import describe
-from streamguard_core._interrupt import running_task
 from streamguard_core._out import SessionOut
 from streamguard_core._pump import Pump
 from streamguard_core._thread_pump import ThreadPump
@@ -22,6 +21,7 @@ from streamguard_core.chunks import AnyChunk
 from streamguard_core.dispatcher import Dispatcher
 from streamguard_core.errors import UsageError
 from streamguard_core.producers import Drive
+from streamguard_core.running import running_task
 from streamguard_core.statistics import Statistics
 from streamguard_core.transitions import DRAINED, READING, RUNNING, STREAMING
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from streamguard_core import Cause, CutOffError
 from streamguard_core.cancellation import cause_of_failure
+from streamguard_core.running import running_task
 from streamguard_core.scope import enter_scope, leave_scope
 from streamguard_langchain.inside_out import close_inside_out
 from streamguard_langchain.scope import ChainScope
@@ -75,7 +76,7 @@ class AsyncSteps(Steps):
 
     async def __anext__(self) -> Any:
         token = enter_scope(self._scope)
-        task = asyncio.current_task(self._loop)
+        task = running_task(self._loop)
         cancelling = 0 if task is None else task.cancelling()
         try:
             if self._iterator is None:
