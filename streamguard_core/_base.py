@@ -71,6 +71,7 @@ class SessionBase(SessionTerms):
         "_prices",
         "_sealed",
         "failure",
+        "keeps_failure",
     )
 
     def __init__(
@@ -123,8 +124,9 @@ class SessionBase(SessionTerms):
         self._goes_on = False
         """It goes on with a stream whose OPEN record is written already."""
         self._sealed: Receipt | None = None
+        self.keeps_failure = False
+        """Keep what the producer raises, for somebody who answers with it; its traceback holds on to much."""
         self.failure: BaseException | None = None
-        """What the producer has raised, where it was not told to end: for who answers with it."""
         if producer is not None:
             self._set_producer(producer)
 
@@ -344,7 +346,7 @@ class SessionBase(SessionTerms):
                 logger.warning(
                     "stream %s: the producer raised %s", self.stream_id, type(error).__name__
                 )
-            self.failure = error
+            self.failure = error if self.keeps_failure else None
             self._protocol.producer_failed(cause, describe(error), now_ns)
 
     def _build_receipt(self) -> Receipt:

@@ -60,7 +60,8 @@ class Content:
         self.session = session
         self._form = form
         self._scope = scope
-        self._own = own
+        if own:
+            session.keeps_failure = True
         self._ended = False
 
     def disconnected(self, detail: str = "") -> None:
@@ -100,6 +101,7 @@ class Content:
         if self._ended or session.cause is None:
             return b""
         self._ended = True
+        failure, session.failure = session.failure, None
         receipt = session.sealed
         finish = None if receipt is None else receipt.finish
         committed = session.statistics().committed
@@ -108,8 +110,11 @@ class Content:
             return body
         if self._scope.abandoned:
             return b""
-        if self._own and isinstance(session.failure, Exception):
-            raise session.failure
+        if isinstance(failure, Exception):
+            try:
+                raise failure
+            finally:
+                del failure  # Its traceback has this frame: only the collector would free the two.
         raise CutOffError(
             f"stream {session.stream_id} was cut off ({session.cause}) while it was sent;"
             " the connection is broken off, because its format has no word for that"

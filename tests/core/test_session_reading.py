@@ -91,6 +91,7 @@ async def test_a_failing_producer_ends_the_stream_as_its_own_fault(
 ) -> None:
     """What was committed is delivered, then EOS; the cause is the producer's, its text stays out (G14)."""
     built = build(emit("a"), fail(ConnectionError("secret")))
+    built.session.keeps_failure = True
     assert await read_all(built.session) == ["a"]
     receipt = await built.session.receipt()
     assert (receipt.cause, receipt.party) == (Cause.PRODUCER_ERROR, "PRODUCER")
