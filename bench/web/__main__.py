@@ -1,6 +1,6 @@
 """What the web adapters cost and save through a real server, side by side in one run.
 
-python -m bench.web [--cost] [--overload] [--leaving] [--frozen] [--quick] [--json]
+python -m bench.web [--cost] [--overload] [--leaving] [--frozen] [--servers] [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -9,9 +9,15 @@ import argparse
 import asyncio
 import json
 
-from bench.web import cost, frozen, leaving, overload
+from bench.web import cost, frozen, leaving, overload, servers
 
-PARTS = {"cost": cost, "overload": overload, "leaving": leaving, "frozen": frozen}
+PARTS = {
+    "cost": cost,
+    "overload": overload,
+    "leaving": leaving,
+    "frozen": frozen,
+    "servers": servers,
+}
 
 
 async def _run(given: argparse.Namespace) -> None:
