@@ -113,12 +113,13 @@ async def test_who_iterates_a_response_is_outside_again(
         if way is _cancel:
             await asyncio.Event().wait()
 
-    request = AsyncRequestFactory().get("/")
-    response = GuardedStreamingHttpResponse(stream(), request=request, media_type="text/html")
-    await way(response)
-    assert current_scope() is None
-    response.close()
-    await eventually(lambda: request.streamguard.sessions[0].sealed)
+    with project(stream) as made:
+        request = AsyncRequestFactory().get("/")
+        response = GuardedStreamingHttpResponse(stream(), request=request, media_type="text/html")
+        await way(response)
+        assert current_scope() is None
+        response.close()
+        await eventually(lambda: made.receipts)
 
 
 class _Louder(StreamingHttpResponse):
