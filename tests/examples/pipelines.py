@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from streamguard_testing import NGramModel
 
@@ -18,6 +19,7 @@ MAIN = EXAMPLES / "langchain_pipeline" / "main.py"
 BOUND = 90.0
 """Seconds after which a process is killed, so that a test ends for certain."""
 QUESTION = "Where does the zebra sleep?"
+_TEE: Final = "aclose(): asynchronous generator is already running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class Done:
     def attempts(self) -> list[str]:
         """Each attempt, without its chunks."""
         return [each.rpartition(", ")[0] for each in self.under("attempt")]
+
+    @property
+    def crashed(self) -> bool:
+        """A traceback came that is not LangChain's: it may read a branch of its tee while the event loop closes it."""
+        return "Traceback" in self.said and _TEE not in self.said
 
     def under(self, name: str) -> list[str]:
         """What stands on the receipts under this name."""

@@ -216,7 +216,7 @@ def test_an_engine_that_dies(path: str) -> None:
     assert done.code == 1
     assert [cause.split()[0] for cause in done.causes] == ["TRUNCATED"]
     assert whole(LEAD).startswith(done.text)
-    assert "Traceback" not in done.said
+    assert not done.crashed
 
 
 def test_an_engine_that_is_not_there() -> None:
@@ -228,7 +228,7 @@ def test_an_engine_that_is_not_there() -> None:
     done = run(*nowhere, "--model", "m")
     assert (done.code, done.answer) == (1, "")
     assert done.causes[0].startswith("PRODUCER_ERROR by PRODUCER")
-    assert "Traceback" not in done.said
+    assert not done.crashed
 
 
 def test_an_engine_that_has_nothing_to_say() -> None:
@@ -266,8 +266,9 @@ def test_a_signal_in_mid_stream(number: int, code: int, cause: str) -> None:
     assert done.answer.endswith("\n")
     assert whole(LEAD).startswith(done.text)
     assert done.under("connection") == ["confirmed"]
-    assert (request.generated, request.ran_to_end) == (LEAD, False)
-    assert "Traceback" not in done.said
+    assert request.generated <= LEAD
+    assert not request.ran_to_end
+    assert not done.crashed
 
 
 @posix
@@ -311,5 +312,5 @@ def test_a_reader_that_leaves(options: tuple[str, ...]) -> None:
     assert done.code == 1
     assert done.causes == ["CLIENT_DISCONNECT by CONSUMER: nobody reads the answer any more"]
     assert not request.ran_to_end
-    assert "Traceback" not in done.said
+    assert not done.crashed
     assert "BrokenPipeError" not in done.said
