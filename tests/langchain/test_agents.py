@@ -9,6 +9,9 @@ from contextlib import aclosing
 from typing import Annotated, Any, TypedDict
 
 import pytest
+
+pytest.importorskip("langchain")
+
 from langchain.agents import create_agent
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
