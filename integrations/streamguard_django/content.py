@@ -125,9 +125,9 @@ class AsyncContent(Content):
     """Under ASGI. `close()` may be called from any thread, and also when the loop is closed.
 
     Args:
-        session, form, scope, own: as for `Content`.
+        session, form, scope: as for `Content`.
+        own: as there; such a stream is read chunk by chunk, straight through, others in what is ready together.
         ping: longest silence in seconds before a keep-alive; None for none.
-        chunkwise: read chunk by chunk, straight through; else what is ready together at once.
     """
 
     session: StreamSession
@@ -140,15 +140,14 @@ class AsyncContent(Content):
         *,
         own: bool = False,
         ping: float | None = None,
-        chunkwise: bool = True,
     ) -> None:
         super().__init__(session, form, scope, own=own)
         self._ping = ping if form.ping else None
-        self._chunkwise = chunkwise
+        self._chunkwise = own
         self._loop: asyncio.AbstractEventLoop | None = None
         self._step: Callable[[], Awaitable[Any]] | None = None
         """Asks for the next chunk, or the next that are ready together; None where there are keep-alives."""
-        self._encoding = _encoding_of(form, chunkwise=chunkwise)
+        self._encoding = _encoding_of(form, chunkwise=own)
         self._before: Scope | None = None
         self._reading: asyncio.Task[bytes] | None = None
         self._closed = False

@@ -190,7 +190,7 @@ def _looped(
 ) -> Content:
     """Read on a loop; an iterator of the application's `own` chunk by chunk, and what is ours in batches."""
     if scope.asgi:
-        return AsyncContent(session, form, scope, own=own, ping=ping, chunkwise=own)
+        return AsyncContent(session, form, scope, own=own, ping=ping)
     timeout = option("CLOSE_TIMEOUT")
     return LoopContent(session, form, scope, own=own, loop=LOOP, ping=ping, close_timeout=timeout)
 

@@ -151,6 +151,7 @@ async def test_same_results(name: str, way: str) -> None:
                 other.close()
     assert results[0] == results[1]
     assert results[0]
+    assert "Deprecation" not in repr(results[0])
 
 
 @pytest.mark.parametrize("name", CHAINS)
