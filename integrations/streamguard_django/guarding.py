@@ -65,7 +65,7 @@ def content_of(
         form: how it looks on the wire.
         scope: the request's.
         options: of the session, which settings complete.
-        make: turns an item of the application's own iterator into a chunk.
+        make: turns an item of a sync iterator of the application's own into a chunk; of an async one `form` does.
         ping: longest silence in seconds before a keep-alive.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A response's own iterator as a session runs it: inside its scope, in bytes, one item at a time."""
+"""A response's own iterator as a session runs it: inside its scope, one item at a time; and what makes bytes of one."""
 
 from __future__ import annotations
 
